@@ -1,0 +1,1 @@
+"""What the user wants: a strict, frozen configuration. It knows no torch and no files but its own."""

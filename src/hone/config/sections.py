@@ -1,0 +1,201 @@
+"""The six sections of the configuration: what the user wants, each field with its unit. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hone.config.base import Section
+
+
+def _number_from_text(value: object) -> object:
+    """YAML 1.1 reads `1e-4` (no dot) as text; here it is a number everywhere."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not a truth value")
+    return value
+
+
+def _whole_from_text(value: object) -> object:
+    if isinstance(value, str):
+        value = _number_from_text(value)
+    if isinstance(value, bool):
+        raise ValueError("a whole number is wanted, not a truth value")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number_from_text)]
+Whole = Annotated[int, BeforeValidator(_whole_from_text)]
+
+
+class ModelSection(Section):
+    """Which weights to start from."""
+
+    name: str = Field(default="", min_length=0)
+    """Base model: a folder, or a hub id such as `Qwen/Qwen3-0.6B`. A folder with only a tokenizer is enough for preview."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model. A token for gated models is read from `HF_TOKEN`."""
+
+
+class LoraSection(Section):
+    """Low-rank adapters (Hu et al., 2021)."""
+
+    r: Whole = Field(default=16, ge=1, le=1024)
+    """Rank of the update, in columns. Higher learns more and costs memory."""
+    alpha: Number = Field(default=32.0, gt=0)
+    """The update is scaled by alpha / r."""
+    dropout: Number = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs set to zero in training, 0 to 1."""
+    target_modules: str | list[str] = "all-linear"
+    """Which layers get an adapter: `all-linear`, a list of module names, or one regular expression."""
+
+
+class TuningSection(Section):
+    """How the weights change."""
+
+    method: Literal["lora", "full"] = "lora"
+    """`lora` trains small adapters beside frozen weights; `full` trains every weight."""
+    lora: LoraSection = LoraSection()
+    """Settings of the adapters; used when `method` is `lora`."""
+
+
+class DataSection(Section):
+    """Which rows, and what of them is trained."""
+
+    path: str = ""
+    """File of rows: JSONL or JSON."""
+    format: Literal["auto", "messages", "prompt-completion", "turns"] = "auto"
+    """Shape of a row. `auto` recognises it by its keys and says so. `turns` is system/user/assistant columns."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column name to yours, e.g. `{user: question, assistant: answer}`."""
+    template: str | None = None
+    """Chat template instead of the model's own: `chatml`, or the path of a Jinja file."""
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Extra variables for the chat template, e.g. `{enable_thinking: false}`."""
+    train_on: Literal["all", "last"] = "all"
+    """Which assistant turns are trained: `all`, or only the `last` of each row."""
+    max_length: Whole | None = Field(default=None, ge=2)
+    """Longest row, in tokens. Unset: the model's own limit."""
+    too_long: Literal["refuse", "drop", "cut"] = "refuse"
+    """What happens to a longer row: `refuse` stops before anything loads, `drop` leaves it out, `cut` keeps its first `max_length` tokens. Dropped and cut rows are counted."""
+    shuffle: bool = True
+    """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file."""
+    validation_split: Number = Field(default=0.0, ge=0, lt=1)
+    """Share of the rows held out for the evaluation loss, 0 to 1. Chosen by content, so equal rows stay on one side."""
+    validation_path: str | None = None
+    """File of held-out rows, instead of a split."""
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> Self:
+        if self.validation_path and self.validation_split:
+            raise ValueError(
+                "validation_path and validation_split exclude each other; remove one of them"
+            )
+        return self
+
+
+class TrainSection(Section):
+    """The optimisation."""
+
+    epochs: Number = Field(default=3.0, gt=0)
+    """Passes over the rows; a fraction stops within a pass. `max_steps` overrides it."""
+    max_steps: Whole | None = Field(default=None, ge=1)
+    """Optimizer steps in all, overriding `epochs`."""
+    batch_size: Whole = Field(default=16, ge=1)
+    """Rows per optimizer step, on all devices together. Never changed by memory: that is `compute.micro_batch_tokens`."""
+    learning_rate: Number | None = Field(default=None, gt=0)
+    """Peak learning rate. Unset: 2e-4 for lora, 2e-5 for full."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """Course of the learning rate after the warmup, down to 0 (`constant` stays)."""
+    warmup_ratio: Number = Field(default=0.03, ge=0, le=1)
+    """Share of all steps in which the learning rate rises from 0."""
+    weight_decay: Number = Field(default=0.0, ge=0)
+    """Decoupled weight decay of AdamW; biases and norms are exempt."""
+    betas: tuple[Number, Number] = (0.9, 0.999)
+    """AdamW's decay of the first and second moment, each 0 to 1."""
+    max_grad_norm: Number = Field(default=1.0, ge=0)
+    """Global gradient norm above which the gradient is scaled down; 0 switches clipping off."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the step. `auto` measures both on this machine and says what it took. Trained weights and gradients are float32 either way."""
+    seed: Whole = Field(default=0, ge=0)
+    """Names the run's randomness: order, adapter initialisation, dropout."""
+    save_steps: Whole | None = Field(default=None, ge=1)
+    """Steps between checkpoints. Unset: ten checkpoints over the run, and one at its end."""
+    eval_steps: Whole | None = Field(default=None, ge=1)
+    """Steps between evaluations on the held-out rows. Unset: at each checkpoint. Needs held-out rows."""
+    save_total_limit: Whole = Field(default=3, ge=1)
+    """Checkpoints kept; the best by held-out loss is always among them."""
+    early_stop: Whole | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better held-out loss. Unset: never. Needs held-out rows."""
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> Self:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas: each must lie in 0 to 1 (1 excluded)")
+        return self
+
+
+class ComputeSection(Section):
+    """How a step is computed. Nothing here changes what is computed, beyond rounding."""
+
+    micro_batch_tokens: Whole | Literal["auto"] = "auto"
+    """Most tokens in one Pack (one forward and backward). `auto` takes what fits and is fastest here."""
+    share_prefixes: bool = True
+    """Whether rows of a step that begin alike share their beginning. False: for comparison."""
+    pack: bool = True
+    """Whether several rows stand in one Pack. False runs them one at a time: for comparison."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    threads: Whole | Literal["auto"] = "auto"
+    """CPU threads of the step. `auto`: the cores this process may use. Kept for the whole run, since it changes the last bits."""
+
+    @model_validator(mode="after")
+    def _sharing_needs_packs(self) -> Self:
+        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
+            raise ValueError("micro_batch_tokens: at least 1, or auto")
+        if self.threads != "auto" and self.threads < 1:
+            raise ValueError("threads: at least 1, or auto")
+        return self
+
+
+class OutputSection(Section):
+    """Where the run lives."""
+
+    dir: str | None = None
+    """Folder of the run. Unset: `runs/<data>-<model>`. The same command resumes in it."""
+
+
+class Config(Section):
+    """Everything the user wants of one run."""
+
+    model: ModelSection = ModelSection()
+    tuning: TuningSection = TuningSection()
+    data: DataSection = DataSection()
+    train: TrainSection = TrainSection()
+    compute: ComputeSection = ComputeSection()
+    output: OutputSection = OutputSection()
+
+    @model_validator(mode="after")
+    def _held_out_rows_where_needed(self) -> Self:
+        held_out = self.data.validation_path or self.data.validation_split
+        for key in ("eval_steps", "early_stop"):
+            if getattr(self.train, key) is not None and not held_out:
+                raise ValueError(
+                    f"train.{key} needs held-out rows: set data.validation_split (e.g. 0.05) "
+                    "or data.validation_path"
+                )
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate in force: the user's, or the default of the tuning method."""
+        if self.train.learning_rate is not None:
+            return self.train.learning_rate
+        return 2e-4 if self.tuning.method == "lora" else 2e-5

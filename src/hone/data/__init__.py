@@ -1,0 +1,1 @@
+"""The road of a row, from bytes to Packs. It knows no torch and no model."""

@@ -1,0 +1,1 @@
+"""The optimizer step and what surrounds it. It knows no rows and no screens."""

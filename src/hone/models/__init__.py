@@ -1,0 +1,1 @@
+"""Weights: where they are, how they load, how they attend. It knows no rows."""

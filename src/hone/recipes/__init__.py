@@ -1,0 +1,1 @@
+"""One verb a file; the only room that composes the others."""

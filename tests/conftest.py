@@ -1,0 +1,22 @@
+"""What every test may lean on: where the shared material lies, and that nothing reaches a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real tokenizers and data beside the checkout; tests that need it skip without it."""
+    folder = Path(os.environ.get("HONE_SHARED", ROOT.parent / "shared"))
+    if not (folder / "tokenizers").is_dir():
+        pytest.skip(f"no shared material at {folder} (set HONE_SHARED)")
+    return folder
