@@ -56,9 +56,7 @@ class Pack:
         until = self.visible_until
         starts = np.flatnonzero(np.concatenate(([True], until[1:] != until[:-1])))
         ends = np.append(starts[1:], until.shape[0])
-        return tuple(
-            Node(int(a), int(b), int(until[a])) for a, b in zip(starts, ends, strict=True)
-        )
+        return tuple(Node(int(a), int(b), int(until[a])) for a, b in zip(starts, ends, strict=True))
 
     @cached_property
     def shares(self) -> bool:
@@ -78,7 +76,9 @@ class Pack:
         powers = np.cumprod(powers, dtype=np.uint64)
         terms = (self.input_ids.astype(np.uint64) + np.uint64(1)) * powers[depth]
         total = np.empty_like(terms)
-        path = np.zeros(int(depth.max()) + 2, dtype=np.uint64)  # path[d] = sum of the d tokens before
+        path = np.zeros(
+            int(depth.max()) + 2, dtype=np.uint64
+        )  # path[d] = sum of the d tokens before
         for node in self.nodes:
             first = int(depth[node.start])
             run = np.cumsum(terms[node.start : node.end], dtype=np.uint64) + path[first]

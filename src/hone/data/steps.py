@@ -1,0 +1,93 @@
+"""The steps of a run: order, then layout, as one pure function of (step, token budget)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from hone.data.example import Example
+from hone.data.layout import Branch, branch, lay_out
+from hone.data.order import rows_of_step, steps_per_epoch
+from hone.pack import Step
+
+
+class Rows(Protocol):
+    """What steps need of prepared rows; `hone.data.dataset.Dataset` is one."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, the unit of a batch."""
+        ...
+
+    def examples(self, row: int) -> list[Example]:
+        """The Examples of a row, which share its step."""
+        ...
+
+    def row_name(self, row: int) -> str:
+        """Where the row came from, as `file:line`."""
+        ...
+
+
+class StepSource:
+    """Which rows step k holds and how they are laid out. It keeps no state between calls."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        share_prefixes: bool,
+        pack: bool,
+    ) -> None:
+        self._rows = rows
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._share_prefixes = share_prefixes
+        self._pack = pack
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in one pass."""
+        return self._rows.num_rows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass."""
+        return steps_per_epoch(self._rows.num_rows, self._batch_size)
+
+    def step(self, index: int, micro_batch_tokens: int) -> Step:
+        """The 0-based step `index`, in Packs of at most `micro_batch_tokens` tokens."""
+        rows = rows_of_step(
+            index,
+            num_rows=self._rows.num_rows,
+            batch_size=self._batch_size,
+            seed=self._seed,
+            shuffle=self._shuffle,
+        )
+        return self._lay_out(index, [int(row) for row in rows], micro_batch_tokens)
+
+    def _lay_out(self, index: int, rows: Sequence[int], budget: int) -> Step:
+        branches: list[Branch] = []
+        tokens = 0
+        for place, row in enumerate(rows):
+            for example in self._rows.examples(row):
+                tokens += int(example.input_ids.shape[0])
+                cut = branch(place, example.input_ids, example.weight)
+                if cut is not None:
+                    branches.append(cut)
+        packs = lay_out(
+            branches, budget=budget, share_prefixes=self._share_prefixes, pack=self._pack
+        )
+        return Step(
+            index=index,
+            packs=packs,
+            row_names=tuple(self._rows.row_name(row) for row in rows),
+            tokens=tokens,
+            trained_tokens=sum(item.target.shape[0] for item in branches),
+            weight=float(sum(np.sum(item.weight, dtype=np.float64) for item in branches)),
+        )

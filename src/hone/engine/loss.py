@@ -1,0 +1,186 @@
+"""PackLoss: a causal language model turned into a function from a Pack to its share of the step's loss.
+
+The trunk runs once over the Pack; the output head runs at predicting positions only, in chunks whose
+logits live one at a time. It knows no rows, no optimizer and no ranks.
+
+Legend: T tokens, S predicting positions, N predictions, E hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hone.engine.noise import PrefixDropout
+from hone.models.attention import ARGUMENT
+from hone.models.head import Head
+from hone.models.visible import Visible
+from hone.pack import Pack
+
+CHUNK_BYTES = 64 * 2**20  # logits of one chunk in float32; a larger one gains nothing measurable
+
+
+class PackLoss(nn.Module):
+    """`forward(pack, scale)` is `scale * sum(weight * -log p(target | what source sees))`.
+
+    `model` is a causal language model of transformers (adapters injected or not) whose attention is
+    `hone.models.attention` when `shared` is true. With `shared` false the model keeps its own attention
+    and takes Packs of one row only: the way of families whose state cannot be shared.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        shared: bool = True,
+        head: Head | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.shared = shared
+        self.head = head if head is not None else Head.of(model)
+        self._autocast = autocast
+        self._dropouts = [m for m in model.modules() if isinstance(m, PrefixDropout)]
+
+    def begin_step(self, step: int, seed: int) -> None:
+        """Name the noise of a step, before its first forward."""
+        for dropout in self._dropouts:
+            dropout.begin_step(step, seed)
+
+    def forward(self, pack: Pack, scale: float) -> Tensor:
+        """The Pack's term of the step's loss, a float32 scalar with its graph."""
+        device = self.head.device
+        for dropout in self._dropouts:
+            dropout.begin_pack(pack)
+        with torch.autocast(device.type, self._autocast, enabled=self._autocast is not None):
+            hidden = self._trunk(pack, device)
+            picked = hidden[0].index_select(0, torch.from_numpy(pack.predict).to(device))
+            return self._loss(picked, pack, scale)
+
+    def _trunk(self, pack: Pack, device: torch.device) -> Tensor:
+        """Hidden states [1, T, E] before the head."""
+        arguments: dict[str, Any] = {}
+        if self.shared:
+            arguments[ARGUMENT] = Visible(pack)
+            positions = torch.from_numpy(pack.position_ids).to(device)
+            arguments["position_ids"] = positions.unsqueeze(0)
+        elif len(pack.nodes) > 1:
+            raise RuntimeError("a model that cannot share takes Packs of one row")
+        ids = torch.from_numpy(pack.input_ids).to(device).unsqueeze(0)
+        output = self.head.trunk(input_ids=ids, use_cache=False, **arguments)
+        hidden: Tensor = output[0]
+        return hidden
+
+    def _loss(self, picked: Tensor, pack: Pack, scale: float) -> Tensor:
+        device = picked.device
+        order = torch.from_numpy(pack.source.argsort(kind="stable")).to(device)
+        source = torch.from_numpy(pack.source).to(device)[order]
+        target = torch.from_numpy(pack.target).to(device)[order]
+        weight = torch.from_numpy(pack.weight).to(device)[order]
+        wide = torch.float64 if picked.dtype == torch.float64 else torch.float32
+        weight = weight.to(wide) * scale
+        chunk = max(1, CHUNK_BYTES // (4 * self.head.vocab_size))
+        predictions = _Predictions(self.head, source, target, weight, chunk)
+        trained = tuple(self.head.trained_parameters())
+        loss: Tensor = _ChunkedLoss.apply(picked, predictions, *trained)
+        return loss
+
+
+class _Predictions:
+    """What is predicted, sorted by source, and the head that predicts it."""
+
+    def __init__(
+        self, head: Head, source: Tensor, target: Tensor, weight: Tensor, chunk: int
+    ) -> None:
+        self.head = head
+        self.source = source  # [N] ascending
+        self.target = target  # [N]
+        self.weight = weight  # [N]
+        self.chunk = chunk  # predicting positions per chunk
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Cross-entropy whose gradient is taken chunk by chunk in the forward pass.
+
+    The loss is linear in what comes back in the backward pass, so the gradients with respect to the
+    picked hidden states and to the head's trained parameters are kept and only scaled there.
+    d loss / d logits[s] = (sum of weights at s) * softmax(logits[s]) - weights at their targets.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, picked: Tensor, predictions: _Predictions, *trained: Tensor
+    ) -> Tensor:
+        want = picked.requires_grad or any(p.requires_grad for p in trained)
+        ctx.needs = want
+        wide = predictions.weight.dtype
+        into_picked = torch.empty_like(picked) if want else None
+        into_trained: list[Tensor | None] = [None] * len(trained)
+        bounds = _bounds(predictions, picked.shape[0])
+        total = torch.zeros((), dtype=wide, device=picked.device)
+        for (low, high), (first, last) in bounds:
+            piece = picked[low:high].detach().requires_grad_(want)
+            with torch.set_grad_enabled(want):
+                logits = predictions.head.logits(piece)
+            source = predictions.source[first:last] - low
+            target = predictions.target[first:last]
+            weight = predictions.weight[first:last]
+            term, grad = _cross_entropy(logits.detach(), source, target, weight, want=want)
+            total += term
+            if want and into_picked is not None and grad is not None:
+                parts = torch.autograd.grad(
+                    logits, (piece, *trained), grad.to(logits.dtype), allow_unused=True
+                )
+                into_picked[low:high] = parts[0]
+                _accumulate(into_trained, parts[1:])
+        ctx.save_for_backward(into_picked, *into_trained)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        into_picked, *into_trained = ctx.saved_tensors
+        scaled = [None if g is None else g * grads[0].to(g.dtype) for g in into_trained]
+        return (into_picked * grads[0].to(into_picked.dtype), None, *scaled)
+
+
+def _bounds(
+    predictions: _Predictions, positions: int
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Ranges of positions, and of the predictions that they make, chunk by chunk."""
+    edges = list(range(0, positions, predictions.chunk)) + [positions]
+    cuts = torch.searchsorted(
+        predictions.source, torch.tensor(edges, device=predictions.source.device)
+    ).tolist()
+    return [((edges[i], edges[i + 1]), (cuts[i], cuts[i + 1])) for i in range(len(edges) - 1)]
+
+
+def _cross_entropy(
+    logits: Tensor, source: Tensor, target: Tensor, weight: Tensor, *, want: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Weighted loss of one chunk, and its gradient with respect to `logits` [s, V] where wanted."""
+    wide = logits.to(weight.dtype)  # a copy unless logits are already that wide
+    sums = torch.logsumexp(wide, dim=-1)
+    term = (weight * (sums[source] - wide[source, target])).sum()
+    if not want:
+        return term, None
+    mass = torch.zeros_like(sums).index_add_(0, source, weight)
+    grad = (
+        torch.exp_(wide.sub_(sums.unsqueeze(-1)))
+        if wide is not logits
+        else torch.exp(wide - sums.unsqueeze(-1))
+    )
+    grad.mul_(mass.unsqueeze(-1))
+    grad.index_put_((source, target), -weight, accumulate=True)
+    return term, grad
+
+
+def _accumulate(into: list[Tensor | None], parts: Sequence[Tensor | None]) -> None:
+    for i, part in enumerate(parts):
+        if part is not None:
+            before = into[i]
+            into[i] = part if before is None else before.add_(part)

@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hone.data.layout import branch, lay_out
+from hone.models.attention import ARGUMENT, pack_attention
+from hone.models.visible import Visible
+from hone.pack import Pack
+from tests.tiny import rows_with_shared_beginnings
+
+
+def _pack(seed: int, longest: int = 40) -> Pack:
+    rows = rows_with_shared_beginnings(seed, longest=longest)
+    made = [branch(i, row.input_ids, row.weight) for i, row in enumerate(rows)]
+    (pack,) = lay_out([b for b in made if b], budget=10**6, share_prefixes=True, pack=True)
+    return pack
+
+
+def _dense(pack: Pack, q, k, v, scale, window, cap, sinks):
+    """The definition, in float64: one T x T matrix of scores."""
+    places = torch.arange(pack.num_tokens)
+    until = torch.from_numpy(pack.visible_until)
+    depth = torch.from_numpy(pack.position_ids)
+    seen = (places[None, :] <= places[:, None]) & (places[:, None] < until[None, :])
+    if window is not None:
+        seen &= depth[:, None] - depth[None, :] < window
+    groups = q.shape[1] // k.shape[1]
+    k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+    scores = q @ k.transpose(-1, -2) * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~seen, -math.inf)
+    if sinks is not None:
+        extra = sinks[None, :, None, None].expand(1, -1, pack.num_tokens, 1)
+        scores = torch.cat([scores, extra], dim=-1)
+    weights = torch.softmax(scores, dim=-1)[..., : pack.num_tokens]
+    return (weights @ v).transpose(1, 2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    window=st.sampled_from([None, 1, 3, 9, 1000]),
+    kind=st.sampled_from(["plain", "cap", "sinks"]),
+    heads=st.sampled_from([(4, 4), (4, 2), (4, 1)]),
+)
+def test_equals_the_definition_in_float64(seed, window, kind, heads) -> None:
+    pack = _pack(seed)
+    torch.manual_seed(seed)
+    shapes = [(1, heads[0], pack.num_tokens, 8)] + [(1, heads[1], pack.num_tokens, 8)] * 2
+    inputs = [torch.randn(s, dtype=torch.float64).requires_grad_() for s in shapes]
+    cap = 1.5 if kind == "cap" else None
+    sinks = torch.randn(heads[0], dtype=torch.float64).requires_grad_() if kind == "sinks" else None
+    leaves = inputs + ([sinks] if sinks is not None else [])
+    upstream = torch.randn(1, pack.num_tokens, heads[0], 8, dtype=torch.float64)
+    want = _dense(pack, *inputs, 0.4, window, cap, sinks)
+    want_grads = torch.autograd.grad(want, leaves, upstream)
+    got, _ = pack_attention(
+        torch.nn.Module(), *inputs, None, scaling=0.4, sliding_window=window, softcap=cap,
+        s_aux=sinks, **{ARGUMENT: Visible(pack)},
+    )  # fmt: skip
+    got_grads = torch.autograd.grad(got, leaves, upstream)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    for a, b in zip(got_grads, want_grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_long_windowed_rows_cross_query_blocks() -> None:
+    pack = _pack(3, longest=900)
+    assert pack.num_tokens > 600
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, pack.num_tokens, 8, dtype=torch.float64) for _ in range(3))
+    got, _ = pack_attention(
+        torch.nn.Module(), q, k, v, None, scaling=0.3, sliding_window=50,
+        **{ARGUMENT: Visible(pack)},
+    )  # fmt: skip
+    want = _dense(pack, q, k, v, 0.3, 50, None, None)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+def test_narrow_values_are_padded_and_cut() -> None:
+    pack = _pack(1)
+    q, k = (torch.randn(1, 2, pack.num_tokens, 12, dtype=torch.float64) for _ in range(2))
+    v = torch.randn(1, 2, pack.num_tokens, 8, dtype=torch.float64)
+    got, _ = pack_attention(torch.nn.Module(), q, k, v, None, **{ARGUMENT: Visible(pack)})
+    want = _dense(pack, q, k, v, 12**-0.5, None, None, None)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+def test_refuses_what_would_be_silently_wrong() -> None:
+    pack = _pack(0)
+    q = torch.randn(1, 2, pack.num_tokens, 8)
+    with pytest.raises(RuntimeError, match="without"):
+        pack_attention(torch.nn.Module(), q, q, q, None)
+    for wrong in ({"dropout": 0.1}, {"attention_mask": torch.ones(1)}):
+        mask = wrong.pop("attention_mask", None)
+        with pytest.raises(RuntimeError, match="no mask and no dropout"):
+            pack_attention(torch.nn.Module(), q, q, q, mask, **wrong, **{ARGUMENT: Visible(pack)})
