@@ -1,0 +1,176 @@
+"""The `hone` command: finds the verb, runs it, and turns what it raises into words and an exit code.
+
+It knows the names of the verbs and where they live, not what they do: a verb's module is imported only
+when that verb was typed, so that `hone --help` loads neither pydantic nor torch nor rich.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from hone import __version__
+from hone.errors import DiskError, HoneError, OutOfMemory
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: its name, where its function lies (`module:attribute`), and one line about it."""
+
+    name: str
+    place: str
+    summary: str
+    is_group: bool = False
+
+    def load(self) -> Any:
+        """The function, or the group of functions, behind this verb."""
+        module, attribute = self.place.split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+VERBS = (
+    Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
+    Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
+    Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
+    Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
+    Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
+    Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
+    Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
+    Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),
+)
+
+
+def main() -> int:
+    """Entry point of the `hone` script; returns the exit code."""
+    return run(sys.argv[1:])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        code = _dispatch(list(arguments))
+        sys.stdout.flush()
+        return code
+    except HoneError as error:
+        return _report(error, error.exit_code, as_json=as_json)
+    except TyperException as error:
+        what, remedy = error.format_message(), f"`{_nearest_help(arguments)}` shows what is allowed"
+        return _report(HoneError(what, remedy=remedy), 2, as_json=as_json)
+    except (KeyboardInterrupt, Abort):
+        return 130
+    except (BrokenPipeError, SystemExit):  # the parser leaves by SystemExit when a pipe was closed
+        _silence_output()
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last wall: a user never sees a traceback
+        known = _known_fault(error)
+        return _report(known, known.exit_code, as_json=as_json)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: loading rich costs more than all the rest of a start
+        help="Teach a language model by example, and see what is trained.",
+        epilog="First time here: `hone quickstart`. Exit codes: `hone help exit-codes`.",
+    )
+    app.callback()(_root)
+    for verb in VERBS:
+        if verb.name != asked:
+            app.command(verb.name, help=verb.summary)(_not_loaded)
+        elif verb.is_group:
+            app.add_typer(verb.load(), name=verb.name, help=verb.summary)
+        else:
+            app.command(verb.name)(verb.load())
+    command = typer.main.get_command(app)
+    code: object = command.main(arguments or ["--help"], prog_name="hone", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hone {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """What may stand before a verb."""
+
+
+def _not_loaded() -> None:
+    """Stands in for a verb that was not typed, so that help can list it."""
+
+
+def _nearest_help(arguments: Sequence[str]) -> str:
+    """The help command that is closest to what was typed."""
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    return f"hone {asked} --help" if asked in {verb.name for verb in VERBS} else "hone --help"
+
+
+def _report(error: HoneError, code: int, *, as_json: bool) -> int:
+    """Say what went wrong: words on stderr, and with `--json` one object on stdout as well."""
+    try:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if as_json:
+            said = {"event": "error", "time": time.time(), "exit_code": code}
+            said |= {"kind": type(error).__name__, "what": error.what}
+            said |= {"where": error.where, "remedy": error.remedy}
+            print(json.dumps(said, ensure_ascii=False), flush=True)
+    except BrokenPipeError:
+        _silence_output()
+    return code
+
+
+def _silence_output() -> None:
+    """Point stdout at nothing, so that the interpreter's own flush at exit does not complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def _known_fault(error: Exception) -> HoneError:
+    """Our words for an exception that no room has translated."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return DiskError(
+            error.strerror or str(error),
+            where=None if error.filename is None else str(error.filename),
+            remedy="free some space, or choose another folder with --output",
+        )
+    if isinstance(error, MemoryError):
+        return OutOfMemory("this machine has no memory left", remedy="use a smaller model")
+    trace = "".join(traceback.format_exception(error))
+    what = f"unexpected {type(error).__name__}: {error}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="hone-trace-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(f"hone {__version__}, python {sys.version}\n{trace}")
+    except OSError:
+        return HoneError(f"{what}\n{trace}", remedy="this is a fault of Hone; please report it")
+    return HoneError(
+        what,
+        where=f"the full trace is in {file.name}",
+        remedy="this is a fault of Hone; please report it with that file",
+    )
