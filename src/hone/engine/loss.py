@@ -44,7 +44,7 @@ class PackLoss(nn.Module):
         self.model = model
         self.shared = shared
         self.head = head if head is not None else Head.of(model)
-        self._autocast = autocast
+        self.autocast = autocast
         self._dropouts = [m for m in model.modules() if isinstance(m, PrefixDropout)]
 
     def begin_step(self, step: int, seed: int) -> None:
@@ -57,7 +57,7 @@ class PackLoss(nn.Module):
         device = self.head.device
         for dropout in self._dropouts:
             dropout.begin_pack(pack)
-        with torch.autocast(device.type, self._autocast, enabled=self._autocast is not None):
+        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             hidden = self._trunk(pack, device)
             picked = hidden[0].index_select(0, torch.from_numpy(pack.predict).to(device))
             return self._loss(picked, pack, scale)

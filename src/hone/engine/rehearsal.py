@@ -1,0 +1,172 @@
+"""The rehearsal before step 1: how long and how large a Pack may be on this machine, by trying it.
+
+It makes up its own Packs; it knows neither the user's rows nor the loop. Its measurements choose how a
+step is computed, never what it computes.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hone.engine.loss import PackLoss
+from hone.engine.memory import activation_bytes_per_token, available_bytes
+from hone.errors import OutOfMemory
+from hone.pack import Pack
+
+BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+_TRIAL_SECONDS = 4.0  # no single trial Pack is expected to take longer than this
+_KEEP_FREE = 0.25  # share of the free memory that is left alone
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was measured, and the budget that it led to."""
+
+    micro_batch_tokens: int
+    bytes_per_token: float
+    available_bytes: int
+    seconds_per_token: dict[int, float]  # by Pack size in tokens
+    reason: str
+
+
+def made_up_pack(tokens: int, *, row_tokens: int, vocab_size: int) -> Pack:
+    """A Pack of `tokens` tokens in rows of `row_tokens`, every token but each row's first predicted."""
+    ids = np.arange(1, tokens + 1, dtype=np.int64) * 7919 % vocab_size
+    starts = np.arange(0, tokens, row_tokens)
+    ends = np.append(starts[1:], tokens)
+    lengths = ends - starts
+    first = np.repeat(starts, lengths)
+    last = np.repeat(ends, lengths)
+    places = np.arange(tokens)
+    return Pack(
+        input_ids=ids,
+        position_ids=(places - first).astype(np.int64),
+        visible_until=last.astype(np.int64),
+        predict=places.astype(np.int64),
+        source=places.astype(np.int64),
+        target=np.roll(ids, -1),
+        weight=np.ones(tokens, dtype=np.float32),
+        row=np.repeat(np.arange(starts.shape[0], dtype=np.int32), lengths),
+    )
+
+
+def rehearse(
+    loss: PackLoss,
+    *,
+    longest: int,
+    typical: int,
+    wanted: int | None,
+    state_bytes: int,
+    computed_tokens: Callable[[int], int],
+) -> Rehearsed:
+    """Choose `micro_batch_tokens` (or check the `wanted` one) and try the worst Pack once.
+
+    `longest` and `typical` are row lengths in tokens; `state_bytes` is what gradients and optimizer
+    will still allocate; `computed_tokens(budget)` is what the data's own steps would compute in Packs
+    of that budget, relative to other budgets. Raises OutOfMemory where not even the longest row fits.
+    """
+    device = loss.head.device
+    vocab = loss.head.vocab_size
+    small = made_up_pack(min(256, longest), row_tokens=min(256, longest), vocab_size=vocab)
+    per_token = activation_bytes_per_token(loss, small)
+    free = available_bytes(device)
+    room = int((free * (1 - _KEEP_FREE) - state_bytes) / max(1.0, per_token))
+    if longest > room:
+        raise OutOfMemory(
+            f"the longest row has {longest} tokens; about {max(0, room)} fit in the free memory "
+            f"({free / 2**30:.1f} GiB at {per_token / 2**10:.0f} KiB a token)",
+            remedy="set compute.gradient_checkpointing=true, or data.max_length with "
+            "data.too_long=drop, or a smaller model",
+        )
+    if wanted is not None:
+        budgets: Sequence[int] = (wanted,)
+    elif device.type == "cuda":
+        budgets = [max(b for b in BUDGETS if b <= max(room, BUDGETS[0]))]
+    else:
+        budgets = [b for b in BUDGETS if b <= room] or [min(BUDGETS[0], room)]
+    speeds = _speeds(loss, budgets, typical=min(typical, longest), vocab=vocab)
+    budget, reason = _choose(budgets, speeds, computed_tokens, wanted=wanted, device=device)
+    budget = _try_worst(loss, budget, longest=longest, vocab=vocab)
+    return Rehearsed(budget, per_token, free, speeds, reason)
+
+
+def _speeds(
+    loss: PackLoss, budgets: Sequence[int], *, typical: int, vocab: int
+) -> dict[int, float]:
+    """Seconds per token of forward and backward, by Pack size, as far as trials stay short."""
+    speeds: dict[int, float] = {}
+    for budget in budgets:
+        guess = min(speeds.values(), default=0.0) * budget
+        if guess > _TRIAL_SECONDS:
+            break
+        pack = made_up_pack(budget, row_tokens=max(1, typical), vocab_size=vocab)
+        seconds = min(_seconds(loss, pack) for _ in range(2 if guess < 1.0 else 1))
+        speeds[budget] = seconds / budget
+        if len(budgets) == 1:
+            break
+    return speeds
+
+
+def _seconds(loss: PackLoss, pack: Pack) -> float:
+    start = time.perf_counter()
+    loss(pack, 1.0).backward()
+    if loss.head.device.type == "cuda":
+        torch.cuda.synchronize()
+    elapsed = time.perf_counter() - start
+    loss.zero_grad(set_to_none=True)
+    return elapsed
+
+
+def _choose(
+    budgets: Sequence[int],
+    speeds: dict[int, float],
+    computed_tokens: Callable[[int], int],
+    *,
+    wanted: int | None,
+    device: torch.device,
+) -> tuple[int, str]:
+    if wanted is not None:
+        return wanted, "as set"
+    if device.type == "cuda":
+        return budgets[0], "the largest that fits"
+    last = speeds[max(speeds)]
+    cost = {b: computed_tokens(b) * speeds.get(b, last) for b in budgets}
+    # A larger Pack must win by more than a trial's noise, else the smaller keeps memory free.
+    best = min(cost.values())
+    chosen = min(b for b in budgets if cost[b] <= best * 1.02)
+    return chosen, "the fastest here, sharing counted"
+
+
+def _try_worst(loss: PackLoss, budget: int, *, longest: int, vocab: int) -> int:
+    """One forward and backward of the worst Pack; halves the budget while memory runs out."""
+    while True:
+        worst = max(budget, longest)
+        try:
+            _seconds(loss, made_up_pack(worst, row_tokens=longest, vocab_size=vocab))
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            loss.zero_grad(set_to_none=True)
+            gc.collect()
+            if budget <= longest:
+                raise OutOfMemory(
+                    f"a Pack of {worst} tokens does not fit",
+                    remedy="set compute.gradient_checkpointing=true, or a smaller data.max_length",
+                ) from error
+            budget = max(longest, budget // 2)
+        else:
+            return budget
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a CPU or a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

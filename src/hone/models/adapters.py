@@ -1,0 +1,62 @@
+"""Low-rank adapters, through PEFT: attach, with noise by prefix and weights named by the seed.
+
+It knows no rows and no optimizer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from hone.config.sections import LoraSection
+from hone.errors import ConfigError, nearest
+
+
+def attach_lora(model: PreTrainedModel, section: LoraSection, *, seed: int) -> PeftModel:
+    """Freeze `model` and put adapters beside the chosen layers; the same seed gives the same weights.
+
+    Adapter weights are float32 whatever the base is. Raises ConfigError where no layer matches.
+    """
+    config = LoraConfig(
+        r=section.r,
+        lora_alpha=cast(int, section.alpha),
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:
+            names = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if _linear(m)}
+            wanted = section.target_modules
+            first = wanted if isinstance(wanted, str) else ",".join(wanted)
+            raise ConfigError(
+                f"tuning.lora.target_modules matches no layer: {first!r}",
+                remedy=nearest(first, names | {"all-linear"}),
+            ) from error
+    return cast(PeftModel, adapted)
+
+
+def _linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def set_dropout(model: nn.Module, make: Any) -> int:
+    """Replace each adapter's dropout by `make(p, site)`; returns how many were replaced."""
+    replaced = 0
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for adapter, dropout in list(layer.lora_dropout.items()):
+            if isinstance(dropout, nn.Dropout) and dropout.p > 0:
+                layer.lora_dropout[adapter] = make(dropout.p, f"{name}.{adapter}")
+                replaced += 1
+    return replaced

@@ -1,0 +1,150 @@
+"""Where a model's files are: a local folder or a hub snapshot, checked before anything loads. No torch.
+
+It opens JSON and safetensors headers only; nothing found in a model folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hone.config.sections import ModelSection
+from hone.errors import ModelError
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "*.txt"]
+
+
+def find_model(section: ModelSection) -> Path:
+    """The folder that holds the model's files; a hub id is downloaded (safetensors and text only).
+
+    Raises ModelError where there is no such folder and no such repository within reach.
+    """
+    folder = Path(section.name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError(
+            f"model.name is a file: {section.name}",
+            remedy="name the folder that holds config.json and the safetensors files",
+        )
+    if section.name.count("/") > 1 or section.name.startswith((".", "/", "~")):
+        raise ModelError(f"no such model folder: {section.name}", remedy="check the path")
+    return _download(section)
+
+
+def _download(section: ModelSection) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    remedy = "name a local folder, or check the id, the network and (for gated models) HF_TOKEN"
+    try:
+        path = snapshot_download(
+            section.name,
+            revision=section.revision,
+            allow_patterns=_HUB_FILES,
+            token=os.environ.get("HF_TOKEN") or None,
+        )
+    except HFValidationError as error:
+        raise ModelError(f"no such model: {section.name}", remedy=remedy) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"cannot fetch {section.name}: {first}", remedy=remedy) from error
+    return Path(path)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's `config.json`, refused where it asks for code or for private switches."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(
+            f"no config.json in {folder}", remedy="name a folder saved by save_pretrained"
+        )
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"not JSON: {path} ({error})", remedy="restore the file") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(f"no model_type in {path}", remedy="name a transformers model folder")
+    private = [key for key in config if key.startswith("_") and key.endswith("_internal")]
+    if private:
+        raise ModelError(
+            f"{path} sets the private switch {private[0]!r}, which can load code",
+            remedy="remove the key, or use the model from its first source",
+        )
+    return config
+
+
+def check_weights(folder: Path) -> list[str]:
+    """Refuse a folder whose weights are missing or pickled; return names of pickles that are ignored.
+
+    Every shard that the index names must be there with a readable safetensors header.
+    """
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_index_names(index)))
+    else:
+        names = ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
+    if not names and pickles:
+        raise ModelError(
+            f"the weights in {folder} are pickled ({pickles[0]}): loading them could run code",
+            remedy="convert them to safetensors where they come from; Hone never opens a pickle",
+        )
+    if not names:
+        raise ModelError(
+            f"no weights in {folder}: neither model.safetensors nor its index",
+            remedy="a folder with only a tokenizer serves `hone preview`; training needs weights",
+        )
+    for name in names:
+        _check_header(folder / name)
+    return pickles
+
+
+def _index_names(index: Path) -> list[str]:
+    try:
+        names = list(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"damaged index: {index}", remedy="restore the file") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ModelError(
+                f"{index} names a file outside its folder: {name!r}", remedy="restore the file"
+            )
+    return names
+
+
+def _check_header(path: Path) -> None:
+    """A safetensors file starts with the length of its JSON header (8 bytes, little-endian)."""
+    if not path.is_file():
+        raise ModelError(f"missing weights: {path}", remedy="fetch the model again")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        whole = 0 < length <= min(100_000_000, size - 8)
+        try:
+            header = json.loads(file.read(length)) if whole else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise ModelError(
+            f"damaged or not safetensors: {path}", remedy="fetch the file again"
+        )
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if 8 + length + max(ends, default=0) != size:
+        raise ModelError(f"truncated weights: {path}", remedy="fetch the file again")
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over config, and over name, size and header of each weights file: which model this is."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("model*.safetensors")):
+        digest.update(f"{path.name}:{path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(min(length, 100_000_000)))
+            digest.update(file.read(1 << 20))  # the first weights themselves
+    return digest.hexdigest()
