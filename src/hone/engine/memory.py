@@ -1,58 +1,22 @@
-"""How much memory a step may take on this device, and what a token of a Pack needs. It knows no rows."""
+"""The device's memory as the loop sees it: its peak, and giving back what is cached. It knows no Packs."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import gc
+import resource
 
 import torch
 
-from hone.engine.loss import PackLoss
-from hone.pack import Pack
 
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def available_bytes(device: torch.device) -> int:
-    """Free memory of the device; on a CPU the least of the machine's and the control group's."""
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: of the allocator on a GPU, of the whole process elsewhere."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = _meminfo()
-    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is not None and used is not None:
-        free = min(free, max(0, limit - used))
-    return free
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _meminfo() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo has no MemAvailable")
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no control group, or "max"
-        return None
-
-
-def activation_bytes_per_token(loss: PackLoss, pack: Pack) -> float:
-    """What one forward keeps for its backward, per token: measured by watching what autograd saves.
-
-    Storages that parameters own are not counted; a storage saved twice counts once.
-    """
-    owned = {p.untyped_storage().data_ptr() for p in loss.parameters()}
-    seen: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        term = loss(pack, 1.0)
-    del term
-    return sum(seen.values()) / pack.num_tokens
+def free_caches(device: torch.device | None = None) -> None:
+    """Collect garbage that holds tensors, and hand cached blocks back to a GPU."""
+    gc.collect()
+    if torch.cuda.is_initialized() and (device is None or device.type == "cuda"):
+        torch.cuda.empty_cache()

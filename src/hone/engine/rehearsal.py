@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hone.engine.budget import is_out_of_memory
 from hone.engine.loss import PackLoss
-from hone.engine.memory import activation_bytes_per_token, available_bytes
+from hone.engine.room import activation_bytes_per_token, available_bytes
 from hone.errors import OutOfMemory
 from hone.pack import Pack
 
@@ -149,8 +150,8 @@ def _try_worst(loss: PackLoss, budget: int, *, longest: int, vocab: int) -> int:
         worst = max(budget, longest)
         try:
             _seconds(loss, made_up_pack(worst, row_tokens=longest, vocab_size=vocab))
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             loss.zero_grad(set_to_none=True)
             gc.collect()
@@ -162,11 +163,3 @@ def _try_worst(loss: PackLoss, budget: int, *, longest: int, vocab: int) -> int:
             budget = max(longest, budget // 2)
         else:
             return budget
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a CPU or a GPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
