@@ -1,0 +1,87 @@
+"""The loss over held-out rows. It knows no rows, only the steps that hold them, and changes no weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hone.engine.ahead import Source
+from hone.engine.budget import is_out_of_memory
+from hone.engine.memory import free_caches
+from hone.engine.module import LossModule
+from hone.engine.numbers import read_numbers
+from hone.engine.stop import ShouldStop
+from hone.pack import Step
+
+
+class HeldOut(Source, Protocol):
+    """A source whose first `steps_per_epoch` steps hold each held-out row once."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`loss` = sum(weight x nll) / sum(weight) over all held-out rows."""
+
+    loss: float
+    rows: int
+    trained_tokens: int
+
+
+def evaluate(
+    module: LossModule,
+    held_out: HeldOut,
+    *,
+    micro_batch_tokens: int,
+    lower: Callable[[HeldOut, Step, int], int],
+    should_stop: ShouldStop,
+) -> Evaluation | None:
+    """The held-out loss with noise off; None where a stop was asked for on the way.
+
+    Where memory runs out, `lower(held_out, step, budget)` gives a smaller budget, or raises.
+    """
+    terms: list[Tensor] = []
+    weight, rows, trained = 0.0, 0, 0
+    budget = micro_batch_tokens
+    module.train(False)
+    try:
+        for index in range(held_out.steps_per_epoch):
+            while True:
+                step = held_out.step(index, budget)
+                found = _terms(module, step)
+                if found is not None:
+                    break
+                free_caches()
+                budget = lower(held_out, step, budget)
+            terms += found
+            weight += step.weight
+            rows += len(step.row_names)
+            trained += step.trained_tokens
+            if should_stop() is not None:
+                return None
+    finally:
+        module.train(True)
+    if weight <= 0:
+        raise ValueError("the held-out rows predict nothing")
+    loss = math.fsum(read_numbers(terms)) / weight
+    return Evaluation(loss=loss, rows=rows, trained_tokens=trained)
+
+
+def _terms(module: LossModule, step: Step) -> list[Tensor] | None:
+    """Each Pack's sum of weight x nll; None where memory ran out."""
+    try:
+        with torch.no_grad():
+            return [module(pack, 1.0).detach() for pack in step.packs]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None

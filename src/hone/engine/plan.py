@@ -1,0 +1,59 @@
+"""What the loop is to do: numbers only. It knows no tensors and no configuration file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hone.engine.schedule import ScheduleName
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of the loop, resolved: nothing is `auto` any more.
+
+    `budgets` says from which step (counted from 1) Packs hold how many tokens at most; each halving adds an
+    entry. A resumed run gets the list as it was stored, so that every step is laid out as it was.
+    """
+
+    steps: int
+    """Optimizer steps in all."""
+    learning_rate: float
+    """Peak of the schedule."""
+    budgets: tuple[tuple[int, int], ...]
+    """(from_step, micro_batch_tokens)."""
+    schedule: ScheduleName = "cosine"
+    """Course after the warmup."""
+    warmup_ratio: float = 0.0
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay; biases and 1-D parameters are exempt."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the moments."""
+    max_grad_norm: float = 1.0
+    """Global norm above which gradients are scaled down; 0: never."""
+    seed: int = 0
+    """Names the noise of each step."""
+    steps_per_epoch: int = 1
+    """Steps in one pass over the rows."""
+    save_steps: int = 1
+    """Steps between checkpoints; one more is saved at the end, and at each better evaluation."""
+    eval_steps: int | None = None
+    """Steps between evaluations, and one at the end. Used where held-out rows are given; None: never."""
+    early_stop: int | None = None
+    """Evaluations without a better loss after which the run ends; None: never."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.save_steps < 1 or self.steps_per_epoch < 1:
+            raise ValueError("steps, save_steps and steps_per_epoch: at least 1")
+        if self.eval_steps is not None and self.eval_steps < 1:
+            raise ValueError("eval_steps: at least 1, or None")
+
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step` finished steps."""
+        return step == self.steps or step % self.save_steps == 0
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after `step` finished steps."""
+        if self.eval_steps is None or step == 0:
+            return False
+        return step == self.steps or step % self.eval_steps == 0

@@ -1,0 +1,133 @@
+"""The training state as files: trained weights, optimizer moments, random state, progress.
+
+safetensors and JSON only, so that reading one can run no code. It knows no checkpoint folder beyond the path it
+gets, and no manifest.
+
+    weights.safetensors     trained weights by name, in their own precision (float32)
+    optimizer.safetensors   <moment>/<name> for each of AdamW's three; random/cpu, random/cuda
+    progress.json           step, counts, best evaluation
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from hone.engine.progress import Progress
+from hone.errors import EnvironmentFault
+
+WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.safetensors", "progress.json"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_SYSTEM_ERROR = re.compile(r"os error (\d+)")
+_HEADER_BYTES = 1 << 20
+
+
+def state_bytes(trained: Mapping[str, nn.Parameter]) -> int:
+    """About how many bytes `write_state` writes, a little more rather than less: weights and two moments."""
+    weights = sum(p.numel() * p.element_size() for p in trained.values())
+    return 3 * weights + 512 * len(trained) + _HEADER_BYTES
+
+
+def write_state(
+    folder: Path,
+    *,
+    trained: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write all that a resumed run needs to go on with the same bits. OSError where the disk refuses."""
+    _save({name: p.detach() for name, p in trained.items()}, folder / WEIGHTS)
+    tensors = _optimizer_tensors(trained, optimizer)
+    tensors.update({f"random/{name}": state for name, state in random_state().items()})
+    _save(tensors, folder / OPTIMIZER)
+    (folder / PROGRESS).write_bytes(progress.encode())
+
+
+def read_state(
+    folder: Path, *, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Fill weights, moments and random state in place; returns the progress.
+
+    Raises EnvironmentFault where the files belong to another model or another version.
+    """
+    try:
+        read_weights(folder, trained=trained)
+        moments = _optimizer_tensors(trained, optimizer)
+        random = random_state()
+        _fill({**moments, **{f"random/{n}": t for n, t in random.items()}}, folder / OPTIMIZER)
+        set_random_state(random)
+        return Progress.decode((folder / PROGRESS).read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _of_another_run(folder, str(error)) from error
+
+
+def read_weights(folder: Path, *, trained: Mapping[str, nn.Parameter]) -> None:
+    """Fill only the weights: the best checkpoint's, say. EnvironmentFault as in `read_state`."""
+    try:
+        _fill({name: p.detach() for name, p in trained.items()}, folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _of_another_run(folder, str(error)) from error
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of torch's generators, as uint8 tensors on the CPU."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _optimizer_tensors(
+    trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    return {
+        f"{moment}/{name}": optimizer.state[parameter][moment]
+        for name, parameter in trained.items()
+        for moment in _MOMENTS
+    }
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save = cast("Callable[[dict[str, Tensor], Path], None]", safetensors.torch.save_file)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        save({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # a full disk reaches us only as text
+        code = _SYSTEM_ERROR.search(str(error))
+        raise OSError(int(code[1]) if code else 0, str(error), str(path)) from error
+
+
+def _fill(into: Mapping[str, Tensor], path: Path) -> None:
+    """Copy every tensor of a file into the tensor of the same name; both must name the same ones."""
+    opened: Any = safetensors.safe_open(path, framework="pt", device="cpu")
+    with opened as file:
+        names = cast("set[str]", set(file.keys()))
+        if names != set(into):
+            odd = sorted(names ^ set(into))[0]
+            raise ValueError(f"{path.name}: {odd} is only on one side")
+        for name, tensor in into.items():
+            saved: Tensor = file.get_tensor(name)
+            if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
+                raise ValueError(f"{path.name}: {name} has another shape or type")
+            tensor.copy_(saved)
+
+
+def _of_another_run(folder: Path, why: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the checkpoint does not fit this model and version: {why}",
+        where=str(folder),
+        remedy="use the model and the version that the run began with, or start over with --fresh",
+    )
