@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("hone", deadline=None)  # timings on a shared machine say nothing
+settings.load_profile("hone")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -33,12 +33,15 @@ def _whole_from_text(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(_number_from_text)]
 Whole = Annotated[int, BeforeValidator(_whole_from_text)]
+Share = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number_from_text)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_number_from_text)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole_from_text)]
 
 
 class ModelSection(Section):
     """Which weights to start from."""
 
-    name: str = Field(default="", min_length=0)
+    name: str = ""
     """Base model: a folder, or a hub id such as `Qwen/Qwen3-0.6B`. A folder with only a tokenizer is enough for preview."""
     revision: str | None = None
     """Branch, tag or commit of a hub model. A token for gated models is read from `HF_TOKEN`."""
@@ -49,9 +52,9 @@ class LoraSection(Section):
 
     r: Whole = Field(default=16, ge=1, le=1024)
     """Rank of the update, in columns. Higher learns more and costs memory."""
-    alpha: Number = Field(default=32.0, gt=0)
+    alpha: Positive = 32.0
     """The update is scaled by alpha / r."""
-    dropout: Number = Field(default=0.0, ge=0, lt=1)
+    dropout: Share = 0.0
     """Share of the adapter's inputs set to zero in training, 0 to 1."""
     target_modules: str | list[str] = "all-linear"
     """Which layers get an adapter: `all-linear`, a list of module names, or one regular expression."""
@@ -81,13 +84,13 @@ class DataSection(Section):
     """Extra variables for the chat template, e.g. `{enable_thinking: false}`."""
     train_on: Literal["all", "last"] = "all"
     """Which assistant turns are trained: `all`, or only the `last` of each row."""
-    max_length: Whole | None = Field(default=None, ge=2)
+    max_length: Annotated[int, Field(ge=2), BeforeValidator(_whole_from_text)] | None = None
     """Longest row, in tokens. Unset: the model's own limit."""
     too_long: Literal["refuse", "drop", "cut"] = "refuse"
     """What happens to a longer row: `refuse` stops before anything loads, `drop` leaves it out, `cut` keeps its first `max_length` tokens. Dropped and cut rows are counted."""
     shuffle: bool = True
     """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file."""
-    validation_split: Number = Field(default=0.0, ge=0, lt=1)
+    validation_split: Share = 0.0
     """Share of the rows held out for the evaluation loss, 0 to 1. Chosen by content, so equal rows stay on one side."""
     validation_path: str | None = None
     """File of held-out rows, instead of a split."""
@@ -104,13 +107,13 @@ class DataSection(Section):
 class TrainSection(Section):
     """The optimisation."""
 
-    epochs: Number = Field(default=3.0, gt=0)
+    epochs: Positive = 3.0
     """Passes over the rows; a fraction stops within a pass. `max_steps` overrides it."""
-    max_steps: Whole | None = Field(default=None, ge=1)
+    max_steps: Count | None = None
     """Optimizer steps in all, overriding `epochs`."""
-    batch_size: Whole = Field(default=16, ge=1)
+    batch_size: Count = 16
     """Rows per optimizer step, on all devices together. Never changed by memory: that is `compute.micro_batch_tokens`."""
-    learning_rate: Number | None = Field(default=None, gt=0)
+    learning_rate: Positive | None = None
     """Peak learning rate. Unset: 2e-4 for lora, 2e-5 for full."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """Course of the learning rate after the warmup, down to 0 (`constant` stays)."""
@@ -118,34 +121,28 @@ class TrainSection(Section):
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: Number = Field(default=0.0, ge=0)
     """Decoupled weight decay of AdamW; biases and norms are exempt."""
-    betas: tuple[Number, Number] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """AdamW's decay of the first and second moment, each 0 to 1."""
     max_grad_norm: Number = Field(default=1.0, ge=0)
     """Global gradient norm above which the gradient is scaled down; 0 switches clipping off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the step. `auto` measures both on this machine and says what it took. Trained weights and gradients are float32 either way."""
-    seed: Whole = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0, le=2**32 - 1)
     """Names the run's randomness: order, adapter initialisation, dropout."""
-    save_steps: Whole | None = Field(default=None, ge=1)
+    save_steps: Count | None = None
     """Steps between checkpoints. Unset: ten checkpoints over the run, and one at its end."""
-    eval_steps: Whole | None = Field(default=None, ge=1)
+    eval_steps: Count | None = None
     """Steps between evaluations on the held-out rows. Unset: at each checkpoint. Needs held-out rows."""
-    save_total_limit: Whole = Field(default=3, ge=1)
+    save_total_limit: Count = 3
     """Checkpoints kept; the best by held-out loss is always among them."""
-    early_stop: Whole | None = Field(default=None, ge=1)
+    early_stop: Count | None = None
     """Stop after this many evaluations without a better held-out loss. Unset: never. Needs held-out rows."""
-
-    @model_validator(mode="after")
-    def _betas_in_range(self) -> Self:
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas: each must lie in 0 to 1 (1 excluded)")
-        return self
 
 
 class ComputeSection(Section):
     """How a step is computed. Nothing here changes what is computed, beyond rounding."""
 
-    micro_batch_tokens: Whole | Literal["auto"] = "auto"
+    micro_batch_tokens: Count | Literal["auto"] = "auto"
     """Most tokens in one Pack (one forward and backward). `auto` takes what fits and is fastest here."""
     share_prefixes: bool = True
     """Whether rows of a step that begin alike share their beginning. False: for comparison."""
@@ -153,16 +150,8 @@ class ComputeSection(Section):
     """Whether several rows stand in one Pack. False runs them one at a time: for comparison."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    threads: Whole | Literal["auto"] = "auto"
+    threads: Count | Literal["auto"] = "auto"
     """CPU threads of the step. `auto`: the cores this process may use. Kept for the whole run, since it changes the last bits."""
-
-    @model_validator(mode="after")
-    def _sharing_needs_packs(self) -> Self:
-        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
-            raise ValueError("micro_batch_tokens: at least 1, or auto")
-        if self.threads != "auto" and self.threads < 1:
-            raise ValueError("threads: at least 1, or auto")
-        return self
 
 
 class OutputSection(Section):

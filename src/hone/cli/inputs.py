@@ -1,0 +1,55 @@
+"""What stands behind a verb on the command line, turned into a configuration. It knows no verb.
+
+`[DATA | CONFIG.yaml] [key=value ...]`: a word with `=` is a setting (unless a file has that very name), one that ends
+in .yaml or .yml is a configuration file, any other is the file of rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hone.config.layers import Resolved, resolve
+from hone.errors import ConfigError
+
+WORDS_METAVAR = "DATA|CONFIG.yaml|key=value"
+WORDS_HELP = (
+    "A file of rows, or a configuration file, and any settings, e.g. train.learning_rate=1e-4."
+)
+
+
+def resolve_words(
+    words: Sequence[str], *, config: Path | None = None, flags: Mapping[str, str | None]
+) -> Resolved:
+    """The configuration that the words, the flags and the environment give together.
+
+    `flags` map a setting's dotted name to what was typed, None where the flag was absent.
+    """
+    overrides: list[str] = []
+    data: str | None = None
+    for word in words:
+        if "=" in word and not Path(word).exists():
+            overrides.append(word)
+        elif word.endswith((".yaml", ".yml")):
+            if config is not None:
+                raise ConfigError(
+                    f"two configuration files: {config} and {word}",
+                    where="command line",
+                    remedy="name one; single settings can follow as key=value",
+                )
+            config = Path(word)
+        elif data is None:
+            data = word
+        else:
+            raise ConfigError(
+                f"two files of rows: {data} and {word}",
+                where="command line",
+                remedy="name one; a setting is written key=value",
+            )
+    return resolve(
+        file=config,
+        environment=os.environ,
+        overrides=overrides,
+        flags={"data.path": data, **flags},
+    )

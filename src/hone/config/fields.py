@@ -1,0 +1,185 @@
+"""The table of settings: every leaf of the configuration with its dotted name, and what it takes, in words.
+
+Derived from the sections, so that it cannot disagree with them. It knows no values and no files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+import annotated_types as bounds
+
+from hone.config.base import Section
+from hone.config.sections import Config
+from hone.config.values import members
+
+ENVIRONMENT_PREFIX = "HONE_"
+SHORT_NAMES = {
+    "batch": "train.batch_size",
+    "lr": "train.learning_rate",
+    "output": "output.dir",
+    "rank": "tuning.lora.r",
+    "steps": "train.max_steps",
+}
+"""What people write for a setting whose name is longer; used to guess, never accepted as a name."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One leaf of the configuration."""
+
+    name: str
+    """Dotted, e.g. `train.learning_rate`."""
+    annotation: Any
+    description: str
+    bounds: tuple[object, ...]
+
+    @property
+    def environment(self) -> str:
+        """The environment variable that sets it."""
+        return ENVIRONMENT_PREFIX + self.name.replace(".", "_").upper()
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether single entries can be set, as in `data.columns.user=question`."""
+        return any(get_origin(kind) is dict for kind in members(self.annotation))
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether it can be unset by `null`."""
+        return types.NoneType in members(self.annotation)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words among which one must be chosen, if it is so."""
+        kinds = members(self.annotation)
+        return tuple(word for k in kinds if get_origin(k) is Literal for word in get_args(k))
+
+    @property
+    def wanted(self) -> str:
+        """What may stand here, e.g. `a whole number, at least 1, or 'auto'`."""
+        limits = "".join(f", {text}" for text in _limits(self.bounds))
+        kinds = [kind for kind in members(self.annotation) if kind is not types.NoneType]
+        words = [_kind_in_words(kind, limits) for kind in kinds]
+        if self.is_optional:
+            words.append("null (unset)")
+        return ", or ".join(words)
+
+
+@functools.cache
+def settings() -> Mapping[str, Setting]:
+    """Every setting by its dotted name, in the order of the sections."""
+    return {setting.name: setting for setting in _walk(Config, "")}
+
+
+@functools.cache
+def sections() -> frozenset[str]:
+    """The dotted name of every section, e.g. `tuning.lora`."""
+    names = (name.split(".")[:-1] for name in settings())
+    return frozenset(".".join(parts[: i + 1]) for parts in names for i in range(len(parts)))
+
+
+def _walk(section: type[Section], prefix: str) -> Iterable[Setting]:
+    for key, field in section.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from _walk(annotation, f"{prefix}{key}.")
+        else:
+            limits = (*field.metadata, *_inner_bounds(annotation))
+            yield Setting(prefix + key, annotation, field.description or "", limits)
+
+
+def _inner_bounds(annotation: Any) -> Iterable[object]:
+    """Bounds that stand inside a union or a tuple, as in `Count | Literal["auto"]`."""
+    for part in get_args(annotation):
+        for extra in getattr(part, "__metadata__", ()):
+            yield from getattr(extra, "metadata", ())
+
+
+def _limits(metadata: Iterable[object]) -> list[str]:
+    found: list[str] = []
+    for bound in metadata:
+        match bound:
+            case bounds.Ge():
+                found.append(f"at least {bound.ge}")
+            case bounds.Gt():
+                found.append(f"above {bound.gt}")
+            case bounds.Le():
+                found.append(f"at most {bound.le}")
+            case bounds.Lt():
+                found.append(f"below {bound.lt}")
+            case _:
+                pass
+    return list(dict.fromkeys(found))
+
+
+def _kind_in_words(kind: Any, limits: str) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
+    if origin is tuple:
+        return f"a list of {len(get_args(kind))} numbers, each{limits.replace(', ', ' ', 1)}"
+    if origin is list:
+        return "a list of texts"
+    if origin is dict:
+        return "a mapping such as {name: value}"
+    plain = {int: f"a whole number{limits}", float: f"a number{limits}", bool: "true or false"}
+    return plain.get(kind, "text")
+
+
+def nearest_name(name: str) -> str | None:
+    """The setting or section that an unknown dotted name most likely means; None when nothing is near.
+
+    A name without its section (`learning_rate`) finds the setting that ends so, and so does a short
+    name (`lr`).
+    """
+    parent, _, last = name.rpartition(".")
+    if last in SHORT_NAMES:
+        return SHORT_NAMES[last]
+    same_end = [full for full in settings() if full.endswith(f".{last}")]
+    if same_end:
+        return same_end[0]
+    if parent in sections() or not parent:
+        beside = difflib.get_close_matches(last, _children(parent), n=1)
+        if beside:
+            return f"{parent}.{beside[0]}".lstrip(".")
+    by_end = {full.rpartition(".")[2]: full for full in settings()}
+    close = difflib.get_close_matches(last, by_end, n=1, cutoff=0.7)
+    return by_end[close[0]] if close else None
+
+
+def nearest_variable(variable: str) -> str | None:
+    """The environment variable that an unknown one most likely means."""
+    variables = {setting.environment: name for name, setting in settings().items()}
+    for section in sorted(sections(), key=len, reverse=True):
+        start = f"{ENVIRONMENT_PREFIX}{section.replace('.', '_').upper()}_"
+        if variable.startswith(start):
+            near = nearest_name(f"{section}.{variable.removeprefix(start).lower()}")
+            if near is not None and near in settings():
+                return settings()[near].environment
+    close = difflib.get_close_matches(variable, variables, n=1, cutoff=0.7)
+    return close[0] if close else None
+
+
+def nearest_setting(name: str) -> str:
+    """A remedy for an unknown dotted name: the nearest one, and what is allowed in its section."""
+    near = nearest_name(name)
+    parent = name.rpartition(".")[0]
+    if parent in settings():
+        return f"{parent} has no keys; allowed: {settings()[parent].wanted}"
+    if parent not in sections():
+        parent = near.rpartition(".")[0] if near else ""
+    hint = f"did you mean {near!r}? " if near else ""
+    place = f"allowed in {parent}" if parent else "sections"
+    return f"{hint}{place}: {', '.join(_children(parent))}"
+
+
+def _children(parent: str) -> list[str]:
+    prefix = f"{parent}." if parent else ""
+    rest = (name.removeprefix(prefix) for name in settings() if name.startswith(prefix))
+    return list(dict.fromkeys(part.partition(".")[0] for part in rest))

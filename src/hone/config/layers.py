@@ -1,0 +1,224 @@
+"""Lays the five sources of settings over each other: defaults, file, environment, overrides, flags.
+
+It knows where each value came from; it knows nothing of what a setting means.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from hone.config.complaints import Complaint, raise_complaints, translate
+from hone.config.fields import (
+    ENVIRONMENT_PREFIX,
+    Setting,
+    nearest_setting,
+    nearest_variable,
+    sections,
+    settings,
+)
+from hone.config.files import read_config, read_yaml
+from hone.config.sections import Config
+from hone.config.values import Node, fit, plain_scalar, takes_structure, wants_text
+from hone.errors import ConfigError
+
+NOT_SETTINGS = frozenset({"HONE_CACHE", "HONE_SHARED"})
+"""Names that begin like a setting's and are none: the cache of prepared data, the tests' material."""
+COMMAND_LINE = "command line"
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and where each of its values came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+    """Dotted name to `default`, `config.yaml:12`, `environment HONE_...` or `command line`."""
+
+
+@dataclass
+class _Gathered:
+    """What the sources said so far, later over earlier, and what is wrong with it."""
+
+    values: dict[str, object] = field(default_factory=dict[str, object])
+    origins: dict[str, str] = field(default_factory=dict[str, str])
+    complaints: list[Complaint] = field(default_factory=list[Complaint])
+
+    def put(self, name: str, node: Node, origin: str) -> None:
+        """Set one value, an entry of one, or every value of a section."""
+        if name in settings():
+            self._put_setting(settings()[name], node, origin)
+        elif name in sections() or not name:
+            self._put_section(name, node, origin)
+        else:
+            parent, _, key = name.rpartition(".")
+            if parent in settings() and settings()[parent].is_mapping:
+                self._put_entry(settings()[parent], key, node, origin)
+            else:
+                remedy = nearest_setting(name)
+                self.complaints.append(Complaint(f"unknown setting {name!r}", origin, remedy))
+
+    def _put_setting(self, setting: Setting, node: Node, origin: str) -> None:
+        self.values[setting.name] = fit(node, setting.annotation)
+        self.origins = {
+            key: said
+            for key, said in self.origins.items()
+            if not key.startswith(f"{setting.name}.")
+        }
+        self.origins[setting.name] = origin
+
+    def _put_entry(self, setting: Setting, key: str, node: Node, origin: str) -> None:
+        before = self.values.get(setting.name)
+        entry = cast("dict[str, object]", fit(Node(entries={key: node}), setting.annotation))
+        kept = cast("dict[str, object]", before) if isinstance(before, dict) else {}
+        self.values[setting.name] = kept | entry
+        self.origins[f"{setting.name}.{key}"] = origin
+
+    def _put_section(self, name: str, node: Node, origin: str) -> None:
+        if node.is_null:  # `train:` with nothing below it says nothing
+            return
+        if node.entries is None:
+            what = f"{name} is a section, not a value"
+            example = next(key for key in settings() if key.startswith(f"{name}."))
+            self.complaints.append(Complaint(what, origin, f"set one of its keys, e.g. {example}"))
+            return
+        for key, child in node.entries.items():
+            said = origin if child.line is None else f"{origin.rpartition(':')[0]}:{child.line}"
+            self.put(f"{name}.{key}" if name else key, child, said)
+
+
+def resolve(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, str | None] | None = None,
+) -> Resolved:
+    """The configuration that the sources give together, later ones over earlier ones.
+
+    `overrides` are `train.learning_rate=1e-4`; `flags` map a dotted name to what was typed (None: not
+    typed). Raises ConfigError with everything that is wrong, each with where it was said.
+    """
+    gathered = _Gathered()
+    if file is not None:
+        gathered.put("", read_config(file), f"{file}:1")
+    for name, value in sorted((environment or {}).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
+            _put_environment(gathered, name, value)
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if equals and name.strip():
+            _put_words(gathered, name.strip(), value, COMMAND_LINE)
+        else:
+            remedy = "write section.key=value, e.g. train.epochs=1"
+            gathered.complaints.append(Complaint(f"{text!r} is no setting", COMMAND_LINE, remedy))
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _put_words(gathered, name, value, COMMAND_LINE)
+    return _validated(gathered)
+
+
+def _put_environment(gathered: _Gathered, variable: str, value: str) -> None:
+    by_variable = {setting.environment: name for name, setting in settings().items()}
+    name = by_variable.get(variable)
+    if name is None:
+        near = nearest_variable(variable)
+        remedy = f"did you mean {near}? " if near else ""
+        remedy += "a variable is HONE_SECTION_KEY; `hone config show` lists sections and keys"
+        gathered.complaints.append(
+            Complaint(f"unknown setting {variable!r}", "environment", remedy)
+        )
+    else:
+        _put_words(gathered, name, value, f"environment {variable}")
+
+
+def _put_words(gathered: _Gathered, name: str, text: str, origin: str) -> None:
+    try:
+        node = _from_words(text, _annotation_of(name), name)
+    except ConfigError as error:
+        gathered.complaints.append(Complaint(f"{name}: {error.what}", origin, error.remedy))
+        return
+    gathered.put(name, node, origin)
+
+
+def _annotation_of(name: str) -> Any:
+    """What may stand at a dotted name; anything, where a section or an entry is meant."""
+    if name in settings():
+        return settings()[name].annotation
+    parent = settings().get(name.rpartition(".")[0])
+    return str if parent is not None and parent.annotation == dict[str, str] else Any
+
+
+def _from_words(text: str, annotation: Any, name: str) -> Node:
+    """The node in a word from the shell: quoted, `[a, b]`, `{a: b}`, or plain.
+
+    A text setting takes its words as they are, spaces and all, unless the whole word is quoted.
+    """
+    stripped = text.strip()
+    is_quoted = len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
+    ends = stripped[:1] + stripped[-1:]
+    if is_quoted or (ends in ("[]", "{}") and takes_structure(annotation)):
+        try:
+            node = read_yaml(stripped, name, with_lines=False)
+            if node is not None:
+                return node
+        except ConfigError:
+            if not wants_text(annotation):
+                raise
+    return plain_scalar(text if wants_text(annotation) else stripped)
+
+
+def _validated(gathered: _Gathered) -> Resolved:
+    tree: dict[str, Any] = {}
+    for name, value in gathered.values.items():
+        *parents, key = name.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[key] = value
+    complaints = [*gathered.complaints, *_not_unicode(gathered)]
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise_complaints([*complaints, *translate(error, gathered.values, gathered.origins)])
+    if complaints:
+        raise_complaints(complaints)
+    origins = {name: gathered.origins.get(name, DEFAULT) for name in settings()}
+    entries = {key: said for key, said in gathered.origins.items() if key not in origins}
+    return Resolved(config, origins | entries)
+
+
+def _not_unicode(gathered: _Gathered) -> Iterable[Complaint]:
+    """A complaint for each text that no file can hold: bytes of the shell that are not UTF-8."""
+    for name, value in gathered.values.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            what = f"{name} is not UTF-8 text"
+            yield Complaint(what, gathered.origins.get(name), "rename the file, or fix the text")
+
+
+def idle_settings(resolved: Resolved) -> list[str]:
+    """One sentence for each setting that was said and has no effect with the others as they are."""
+    config, said = resolved.config, {k for k, v in resolved.origins.items() if v != DEFAULT}
+    idle: list[tuple[Iterable[str], bool, str]] = [
+        (
+            (name for name in said if name.startswith("tuning.lora.")),
+            config.tuning.method != "lora",
+            f"tuning.method is {config.tuning.method!r}",
+        ),
+        (("train.epochs",), config.train.max_steps is not None, "train.max_steps is set"),
+        (("compute.share_prefixes",), not config.compute.pack, "compute.pack is false"),
+    ]
+    return [
+        f"{name} has no effect: {reason}"
+        for names, applies, reason in idle
+        for name in sorted(names)
+        if applies and name in said
+    ]
