@@ -1,0 +1,170 @@
+"""Control tokens: what only a chat template may write, and how message text is kept
+from forging them. It knows no turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from hone.data.template import ChatTemplate, TemplateFault
+from hone.data.tokenizer import Added, TextTokenizer
+from hone.data.trie import trie_pattern
+
+# Written between a user's turn and the reply, these open the body of a reply, not a turn.
+_BODY_WORDS: Final = ("think", "thought", "reason")
+_PRIVATE: Final = (range(0xE000, 0xF8FF), range(0xF0000, 0xFFFFD))
+_REPLACEMENT: Final = "�"
+_MEMO_TEXTS: Final = 2**16
+
+
+class ControlTokens:
+    """The added tokens that may come from the template alone.
+
+    Text of a message that holds one of them, or an end of one that a template could complete, is
+    guarded before it is rendered: a mark (a character that the row does not use) is put between the
+    letters, and taken out again when the text is encoded.
+    """
+
+    def __init__(self, tokens: Iterable[Added], literals: Iterable[str] = ()) -> None:
+        """`literals`: the texts that the template itself writes, which could complete a token."""
+        self.tokens = tuple(tokens)
+        self.ids = frozenset(token.id for token in self.tokens)
+        self.strings = frozenset(token.content for token in self.tokens)
+        self._long = tuple(sorted(text for text in self.strings if len(text) > 1))
+        self._single = tuple(sorted(text for text in self.strings if len(text) == 1))
+        self._heads = tuple({text[:2] for text in self._long})
+        self._pattern = trie_pattern(self._long)
+        self._beginnings = tuple({text[:n] for text in self._long for n in range(1, len(text))})
+        self._endings = tuple({text[n:] for text in self._long for n in range(1, len(text))})
+        self._completed_before, self._completed_after, self._completed_around = _completed(
+            self._long, tuple(literals)
+        )
+        self._memo: dict[str, tuple[bool, bool, bool]] = {}
+
+    def threaten(self, texts: Iterable[str]) -> bool:
+        """Whether any text holds a control token, or could be part of one with what stands beside it."""
+        starts = ends = False
+        for text in texts:
+            held, start, end = self._look(text)
+            if held:
+                return True
+            starts |= start
+            ends |= end
+        return starts and ends  # two texts that a template puts side by side
+
+    def guard(self, text: str, mark: str) -> str:
+        """`text` with marks, so that no control token can be read in it or across its ends."""
+        for one in self._single:
+            text = text.replace(one, _REPLACEMENT)
+        if self._holds(text):
+            text = self._pattern.sub(lambda found: mark.join(found[0]), text)
+        before = text.startswith(self._endings) or text in self._completed_around
+        after = text.endswith(self._beginnings)
+        return f"{mark if before else ''}{text}{mark if after else ''}"
+
+    def _look(self, text: str) -> tuple[bool, bool, bool]:
+        """Whether the text threatens by itself, and whether its start or its end is part of a token."""
+        known = self._memo.get(text)
+        if known is None:
+            held = (
+                any(one in text for one in self._single)
+                or self._holds(text)
+                or text.startswith(self._completed_before)
+                or text.endswith(self._completed_after)
+                or text in self._completed_around
+            )
+            known = (held, text.startswith(self._endings), text.endswith(self._beginnings))
+            if len(self._memo) >= _MEMO_TEXTS:
+                self._memo.clear()
+            self._memo[text] = known
+        return known
+
+    def _holds(self, text: str) -> bool:
+        return any(head in text for head in self._heads) and self._pattern.search(text) is not None
+
+
+def _completed(
+    tokens: Sequence[str], literals: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
+    """Texts that a template's own literals would complete to a token: what follows a literal that ends
+    like the token's beginning, what precedes one that starts like its ending, and what fits between."""
+    following: set[str] = set()
+    preceding: set[str] = set()
+    between: set[str] = set()
+    for token in tokens:
+        places = range(1, len(token))
+        opened = [n for n in places if any(text.endswith(token[:n]) for text in literals)]
+        closed = [n for n in places if any(text.startswith(token[n:]) for text in literals)]
+        following |= {token[n:] for n in opened}
+        preceding |= {token[:n] for n in closed}
+        between |= {token[a:b] for a in opened for b in closed if a < b}
+    return tuple(following), tuple(preceding), frozenset(between)
+
+
+def find_control_tokens(tokenizer: TextTokenizer, template: ChatTemplate) -> ControlTokens:
+    """Tokens flagged special, and added tokens that the template writes where a turn begins or ends."""
+    found = {token.id: token for token in tokenizer.added if token.special}
+    others = [token for token in tokenizer.added if not token.special]
+    for text, is_body in _scaffolding(template):
+        for token in others:
+            body = is_body and any(word in token.content.lower() for word in _BODY_WORDS)
+            if token.content.strip() and token.content in text and not body:
+                found[token.id] = token
+    return ControlTokens(found.values(), template.literals)
+
+
+def _scaffolding(template: ChatTemplate) -> list[tuple[str, bool]]:
+    """What the template writes around the turns of a made-up conversation; True between user and reply."""
+    said = ("qwordone", "qwordtwo", "qwordthree")
+    roles = ("user", "assistant", "user")
+    try:
+        text = template.render(
+            [{"role": role, "content": word} for role, word in zip(roles, said, strict=True)]
+        )
+    except TemplateFault:
+        return []
+    parts: list[tuple[str, bool]] = []
+    for place, word in enumerate(said):
+        before, found, text = text.partition(word)
+        if not found:
+            return parts
+        parts.append((before, place == 1))
+    return [*parts, (text, False)]
+
+
+def strings_in(value: Any) -> Iterable[str]:
+    """Every text inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from strings_in(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from strings_in(inner)
+
+
+def guarded(value: Any, control: ControlTokens, mark: str) -> Any:
+    """A copy of a JSON value with every threatening text in it guarded."""
+    if isinstance(value, str):
+        return control.guard(value, mark)
+    if isinstance(value, Mapping):
+        return {guarded(k, control, mark): guarded(v, control, mark) for k, v in value.items()}
+    if isinstance(value, Sequence):
+        return [guarded(inner, control, mark) for inner in value]
+    return value
+
+
+def unused_characters(texts: Iterable[str], count: int) -> list[str]:
+    """Private-use characters that stand in none of the texts, neither as themselves nor as a JSON escape."""
+    listed = list(texts)
+    found: list[str] = []
+    for code in (code for block in _PRIVATE for code in block):
+        letter = chr(code)
+        escape = f"\\u{code:04x}"
+        if not any(letter in text or escape in text.lower() for text in listed):
+            found.append(letter)
+            if len(found) == count:
+                return found
+    raise TemplateFault("the row uses every private-use character")

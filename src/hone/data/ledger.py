@@ -1,0 +1,101 @@
+"""What became of every row: kept, dropped and why, cut, and what was noticed. It knows no rows' content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+NAMES_KEPT: Final = 5
+
+
+@dataclass
+class Tally:
+    """How often something happened, and the first rows to which it did."""
+
+    count: int = 0
+    rows: list[str] = field(default_factory=list[str])
+
+    def add(self, row: str) -> None:
+        """Count one more row."""
+        self.count += 1
+        if len(self.rows) < NAMES_KEPT:
+            self.rows.append(row)
+
+
+@dataclass
+class Ledger:
+    """Counts of one file's way to Examples. `read` = `kept` + everything `dropped`, always."""
+
+    file: str = ""
+    shape: str = ""
+    read: int = 0
+    kept: int = 0
+    examples: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    blank_lines: int = 0
+    lost_trained_tokens: int = 0
+    dropped: dict[str, Tally] = field(default_factory=dict[str, Tally])
+    cut: Tally = field(default_factory=Tally)
+    notices: dict[str, Tally] = field(default_factory=dict[str, Tally])
+
+    def drop(self, reason: str, row: str) -> None:
+        """A row that is not trained on."""
+        self.dropped.setdefault(reason, Tally()).add(row)
+
+    def notice(self, text: str, row: str) -> None:
+        """Something a user should hear of that changes no count."""
+        self.notices.setdefault(text, Tally()).add(row)
+
+    @property
+    def num_dropped(self) -> int:
+        """Rows dropped, for whatever reason."""
+        return sum(tally.count for tally in self.dropped.values())
+
+    def sentence(self) -> str:
+        """Such as `read 200 = kept 198 + dropped 2 (too long: 2)`."""
+        reasons = ", ".join(f"{reason}: {tally.count}" for reason, tally in self.dropped.items())
+        text = f"read {self.read} = kept {self.kept} + dropped {self.num_dropped}"
+        return text + (f" ({reasons})" if reasons else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """The ledger as plain JSON."""
+
+        def plain(tallies: dict[str, Tally]) -> dict[str, Any]:
+            return {name: {"count": t.count, "rows": t.rows} for name, t in tallies.items()}
+
+        return {
+            "file": self.file,
+            "shape": self.shape,
+            "read": self.read,
+            "kept": self.kept,
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "trained_tokens": self.trained_tokens,
+            "blank_lines": self.blank_lines,
+            "lost_trained_tokens": self.lost_trained_tokens,
+            "dropped": plain(self.dropped),
+            "cut": {"count": self.cut.count, "rows": self.cut.rows},
+            "notices": plain(self.notices),
+            "sentence": self.sentence(),
+        }
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Ledger:
+        """The ledger that `to_json` wrote. Raises KeyError or TypeError for anything else."""
+
+        def tally(one: dict[str, Any]) -> Tally:
+            return Tally(int(one["count"]), [str(row) for row in one["rows"]])
+
+        return cls(
+            **{
+                key: told[key]
+                for key in (
+                    "file", "shape", "read", "kept", "examples", "tokens", "trained_tokens",
+                    "blank_lines", "lost_trained_tokens",
+                )
+            },
+            dropped={name: tally(one) for name, one in told["dropped"].items()},
+            cut=tally(told["cut"]),
+            notices={name: tally(one) for name, one in told["notices"].items()},
+        )  # fmt: skip

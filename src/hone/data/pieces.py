@@ -1,0 +1,167 @@
+"""Rendered text to token ids, piece by piece between added tokens, each distinct piece once. It knows no turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hone.data.control import ControlTokens
+from hone.data.tokenizer import TextTokenizer
+from hone.data.trie import trie_pattern
+from hone.pack import Int32
+
+# Unicode White_Space: what an added token with lstrip or rstrip swallows.
+_SPACE: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+_CACHE_CHARACTERS: Final = 32 * 2**20
+_ENTRY_CHARACTERS: Final = 128  # what an entry costs beside its text, in characters
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An added token found in text: [start, stop) with the space it swallows, `end` where its own letters end."""
+
+    start: int
+    stop: int
+    end: int
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text between two cuts, [start, stop). `continues`: no space may be put before it."""
+
+    start: int
+    stop: int
+    text: str
+    continues: bool
+
+
+Part = Cut | Piece
+
+
+class Pieces:
+    """Splits text at added tokens as the tokenizer would, and encodes what lies between.
+
+    Added tokens are what a tokenizer splits off first, so the pieces are independent of each other:
+    a piece that many rows share (a policy, tool schemas) is encoded once.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, control: ControlTokens) -> None:
+        self._tokenizer = tokenizer
+        self._control = control
+        tokens = [token for token in tokenizer.added if not token.single_word and token.content]
+        self._tokens = {token.content: token for token in tokens}
+        self._pattern = trie_pattern(self._tokens)
+        self._cache: dict[tuple[str, bool, bool], Int32] = {}
+        self._cached_characters = 0
+        self.forged = 0
+        """Pieces of which an id had to be spelled out letter by letter."""
+
+    def split(self, text: str, *, after: bool = False) -> list[Part]:
+        """Cuts and pieces of `text`, in order. `after`: other text stands before it, with no token between."""
+        parts: list[Part] = []
+        at = 0
+        for found in self._pattern.finditer(text):
+            token = self._tokens[found[0]]
+            start, end = found.span()
+            if start < at:  # swallowed by the token before
+                continue
+            stop = end
+            while token.lstrip and start > at and text[start - 1] in _SPACE:
+                start -= 1
+            while token.rstrip and stop < len(text) and text[stop] in _SPACE:
+                stop += 1
+            if at < start:
+                parts.append(self._piece(text, at, start, after=after))
+            parts.append(Cut(start, stop, end, token.id))
+            at = stop
+        if at < len(text):
+            parts.append(self._piece(text, at, len(text), after=after))
+        return parts
+
+    def fetch(self, pieces: Iterable[tuple[str, bool, str]]) -> None:
+        """Encode those (text, continues, mark) that have not been encoded yet, all at once."""
+        wanted: dict[tuple[bool, bool], dict[str, None]] = {}
+        for text, continues, mark in pieces:
+            bare, continues, is_guarded = key = _key(text, continues, mark)
+            if key not in self._cache:
+                wanted.setdefault((continues, is_guarded), {})[bare] = None
+        for (continues, is_guarded), texts in wanted.items():
+            found = self._tokenizer.encode_many(list(texts), continues=continues, plain=is_guarded)
+            for bare, ids in zip(texts, found, strict=True):
+                if not self._control.ids.isdisjoint(ids):
+                    ids = self._spelled(bare, continues=continues)
+                self._keep((bare, continues, is_guarded), np.array(ids, dtype=np.int32))
+
+    def ids(self, text: str, *, continues: bool, mark: str) -> Int32:
+        """[T] ids of one piece of text."""
+        key = _key(text, continues, mark)
+        found = self._cache.get(key)
+        if found is None:
+            self.fetch([(text, continues, mark)])
+            found = self._cache[key]
+        return found
+
+    def ids_of(self, parts: Iterable[Part], mark: str) -> list[Int32]:
+        """Ids of each part."""
+        return [
+            np.array([part.id], dtype=np.int32)
+            if isinstance(part, Cut)
+            else self.ids(part.text, continues=part.continues, mark=mark)
+            for part in parts
+        ]
+
+    def _piece(self, text: str, start: int, stop: int, *, after: bool) -> Piece:
+        at_beginning = start == 0
+        continues = after if at_beginning else not self._tokenizer.prefixes_every_piece
+        return Piece(start, stop, text[start:stop], continues)
+
+    def _spelled(self, text: str, *, continues: bool) -> list[int]:
+        """Ids of text in which control tokens must not be recognised, though the tokenizer does."""
+        self.forged += 1
+        ids: list[int] = []
+        for part in _halves(text, self._control):
+            found = self._tokenizer.encode_many([part], continues=continues, plain=True)[0]
+            if not self._control.ids.isdisjoint(found):
+                found = [
+                    i
+                    for letter in part
+                    for i in self._tokenizer.encode_many([letter], continues=True, plain=True)[0]
+                    if i not in self._control.ids
+                ]
+            ids += found
+            continues = True
+        return ids
+
+    def _keep(self, key: tuple[str, bool, bool], ids: Int32) -> None:
+        size = len(key[0]) + _ENTRY_CHARACTERS
+        if self._cached_characters + size > _CACHE_CHARACTERS:
+            self._cache.clear()
+            self._cached_characters = 0
+        ids.setflags(write=False)
+        self._cache[key] = ids
+        self._cached_characters += size
+
+
+def _key(text: str, continues: bool, mark: str) -> tuple[str, bool, bool]:
+    if mark and mark in text:
+        return text.replace(mark, ""), continues, True
+    return text, continues, False
+
+
+def _halves(text: str, control: ControlTokens) -> list[str]:
+    """`text` cut after the first letter of every control token in it."""
+    places: set[int] = set()
+    for token in control.strings:
+        at = text.find(token)
+        while at >= 0:
+            places.add(at + 1)
+            at = text.find(token, at + 1)
+    edges = [0, *sorted(places), len(text)]
+    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]

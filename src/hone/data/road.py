@@ -1,0 +1,174 @@
+"""One file's rows on their way: read, understood, rendered, measured, counted. It knows no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from hone.config.sections import DataSection
+from hone.data.conversation import Conversation
+from hone.data.example import Example, Origin
+from hone.data.formats import RowFormat
+from hone.data.ledger import Ledger, Tally
+from hone.data.reader import RowReader
+from hone.data.render import Rendered, Renderer
+from hone.errors import DataError
+
+_BATCH_ROWS: Final = 64
+
+_TOLD: Final = {
+    "unknown-key": "a key that nothing here reads was ignored: {}",
+    "refusal-as-content": "the content is null and the refusal was taken for it",
+    "empty-assistant": "an assistant turn is empty: only its end is trained",
+    "arguments-not-json": "arguments of a tool call are not a JSON object and stay text",
+    "bare-tool": 'a tool without {{"type": "function"}} around it was given one',
+    "duplicate-call-id": "two tool calls have one id",
+    "result-without-call": "a tool result answers no call",
+    "call-without-result": "a tool call has no result",
+    "control-text": "a message spells a control token; it is trained as ordinary text",
+    "no-end-of-turn": "the template writes no end-of-turn token: the end-of-text token is trained after the turn",
+    "prompt-not-a-prefix": "what the template writes before a reply at inference is not how it writes the turn afterwards",
+    "prompt-not-rendered": "the template cannot write the prompt of a turn alone; its beginning was found by comparison",
+    "part-not-rendered": "the template cannot write the conversation up to a turn; the turn was found by comparison",
+    "split-row": "the template rewrites earlier turns: the row became one Example per trained turn",
+    "reasoning-not-written": "the template does not write reasoning: it is not trained",
+    "blank-lines": "blank lines were skipped",
+    "byte-order-mark": "the byte order mark at the start was removed",
+}
+
+
+def told(code: str) -> str:
+    """A remark's code (`name` or `name:detail`) as a sentence."""
+    name, _, detail = code.partition(":")
+    return _TOLD.get(name, code).format(detail)
+
+
+@dataclass(frozen=True, slots=True)
+class RoadRow:
+    """One row at the end of the road. `uncut` are its Examples before the length limit; `dropped` says
+    why it is not trained, or is empty."""
+
+    origin: Origin
+    content: int
+    examples: list[Example]
+    uncut: list[Example]
+    dropped: str = ""
+
+
+class Road:
+    """Leads the rows of one file to Examples and keeps the ledger.
+
+    What preview shows and what training stores both come from here.
+    """
+
+    def __init__(
+        self,
+        section: DataSection,
+        *,
+        renderer: Callable[[], Renderer],
+        max_length: int,
+        file: str,
+    ) -> None:
+        self._section = section
+        self._renderer = renderer
+        self._max_length = max_length
+        self._file = file
+        self._reader = RowReader(file)
+        self._format = RowFormat(section.format, section.columns)
+        self._too_long: list[tuple[str, int]] = []
+        self.ledger = Ledger(file=file)
+
+    def kept(self) -> Iterator[RoadRow]:
+        """Rows that are trained, in order. Raises DataError at the end when the limit refuses rows, or
+        when nothing is left."""
+        for row in self.rows():
+            if not row.dropped:
+                yield row
+        self._settle()
+
+    def rows(self) -> Iterator[RoadRow]:
+        """Every row, dropped ones too; what `refuse` refuses comes uncut."""
+        renderer = self._renderer()
+        source = iter(self._reader)
+        while batch := list(islice(source, _BATCH_ROWS)):
+            conversations = [self._format.read(row) for row in batch]
+            self.ledger.shape = self._format.shape
+            for conversation, rendered in zip(
+                conversations, renderer.render_all(conversations), strict=True
+            ):
+                yield self._measure(conversation, rendered)
+        self.ledger.blank_lines = self._reader.blank_lines
+        if self._reader.blank_lines:
+            self.ledger.notices["blank-lines"] = Tally(self._reader.blank_lines, [self._file])
+        if self._reader.had_bom:
+            self.ledger.notices["byte-order-mark"] = Tally(1, [self._file])
+
+    def _measure(self, conversation: Conversation, rendered: Rendered) -> RoadRow:
+        name = str(conversation.origin)
+        self.ledger.read += 1
+        for remark in rendered.remarks:
+            self.ledger.notice(remark, name)
+        examples = [one for one in rendered.examples if one.num_trained_tokens]
+        dropped, kept = "", examples
+        longest = max((one.num_tokens for one in examples), default=0)
+        if rendered.fault is not None:
+            dropped = rendered.fault.what
+        elif not examples:
+            dropped = "nothing to train on"
+        elif longest > self._max_length:
+            dropped, kept = self._shorten(name, examples, longest)
+        if dropped:
+            self.ledger.drop(dropped, name)
+        else:
+            self._count(kept)
+        content = conversation.content_hash()
+        return RoadRow(conversation.origin, content, [] if dropped else kept, examples, dropped)
+
+    def _shorten(
+        self, name: str, examples: list[Example], longest: int
+    ) -> tuple[str, list[Example]]:
+        match self._section.too_long:
+            case "refuse":
+                self._too_long.append((name, longest))
+                return "", examples
+            case "drop":
+                return "too long", []
+            case "cut":
+                short = [one.cut(self._max_length) for one in examples]
+                kept = [one for one in short if one.num_trained_tokens]
+                before = sum(one.num_trained_tokens for one in examples)
+                self.ledger.lost_trained_tokens += before - sum(
+                    one.num_trained_tokens for one in kept
+                )
+                if not kept:
+                    return "all trained tokens cut", []
+                self.ledger.cut.add(name)
+                return "", kept
+
+    def _count(self, examples: list[Example]) -> None:
+        self.ledger.kept += 1
+        self.ledger.examples += len(examples)
+        self.ledger.tokens += sum(one.num_tokens for one in examples)
+        self.ledger.trained_tokens += sum(one.num_trained_tokens for one in examples)
+
+    def _settle(self) -> None:
+        if self._too_long:
+            first = ", ".join(f"{name} ({length:,})" for name, length in self._too_long[:5])
+            longest = max(length for _, length in self._too_long)
+            raise DataError(
+                f"{len(self._too_long)} of {self.ledger.read} rows are longer than "
+                f"{self._max_length:,} tokens; the longest has {longest:,}",
+                where=first,
+                remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out) "
+                "or 'cut' (keep their beginning)",
+            )
+        if not self.ledger.kept:
+            rows = [row for tally in self.ledger.dropped.values() for row in tally.rows]
+            raise DataError(
+                f"there is nothing to train on: {self.ledger.sentence()}",
+                where=", ".join(rows[:5]),
+                remedy="at least one row needs an assistant turn with a weight above 0 "
+                "that the chat template accepts and the length limit leaves whole",
+            )

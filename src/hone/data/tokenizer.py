@@ -1,0 +1,390 @@
+"""Text to token ids and back, from a model folder's files, without torch. It knows no messages and no template."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, cast
+
+from tokenizers import AddedToken, Tokenizer
+
+from hone.errors import ModelError
+
+_SPECIAL_NAMES: Final = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "sep_token",
+    "cls_token",
+    "mask_token",
+)
+_CONFIG_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """An added token: matched as a whole before the text is split, and how it treats its surroundings."""
+
+    content: str
+    id: int
+    special: bool
+    lstrip: bool
+    rstrip: bool
+    single_word: bool
+    normalized: bool
+
+
+class TextTokenizer:
+    """The tokenizer of a model folder, as `transformers` would load it from its `tokenizer.json`.
+
+    Not for several threads at once: encoding plain text switches a setting of the backend for the call.
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        *,
+        config: dict[str, Any] | None = None,
+        chat_template: str | None = None,
+        tool_template: str | None = None,
+        folder: Path | None = None,
+        digest: str | None = None,
+    ) -> None:
+        self._backend = backend
+        self._config = config or {}
+        self._digest = digest
+        self.chat_template = chat_template
+        """Jinja source of the model's own chat template, or None."""
+        self.tool_template = tool_template
+        """Jinja source of a second template for conversations with tools (few models have one), or None."""
+        self.folder = folder
+        """Where it was loaded from."""
+        self.special_names: dict[str, str] = _special_names(self._config)
+        """`bos_token`, `eos_token`, … as named in the configuration: what templates write by these names."""
+        _add_missing_tokens(backend, self._config, self.special_names)
+        backend.no_truncation()
+        backend.no_padding()
+
+    @classmethod
+    def load(cls, folder: Path) -> TextTokenizer:
+        """Read `tokenizer.json` and the configuration beside it.
+
+        Raises ModelError when the folder holds no usable tokenizer.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(
+                "the model folder has no tokenizer.json",
+                where=str(folder),
+                remedy="save the tokenizer in its fast form (AutoTokenizer.from_pretrained(…)"
+                ".save_pretrained(…)), or name another model",
+            )
+        try:
+            data = path.read_bytes()
+            backend = Tokenizer.from_buffer(data)
+        except Exception as fault:  # noqa: BLE001  the library raises bare Exception
+            raise ModelError(
+                f"tokenizer.json cannot be read: {fault}",
+                where=str(path),
+                remedy="download or save the tokenizer again",
+            ) from fault
+        config = _config(folder)
+        templates = _chat_templates(folder, config)
+        return cls(
+            backend,
+            config=config,
+            chat_template=templates.get("default"),
+            tool_template=templates.get("tool_use"),
+            folder=folder,
+            digest=hashlib.sha256(data).hexdigest(),
+        )
+
+    @cached_property
+    def added(self) -> tuple[Added, ...]:
+        """Every added token, by id."""
+        found = cast("dict[int, AddedToken]", self._backend.get_added_tokens_decoder())
+        return tuple(
+            Added(t.content, i, t.special, t.lstrip, t.rstrip, t.single_word, t.normalized)
+            for i, t in sorted(found.items())
+        )
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the added tokens that the tokenizer flags special."""
+        return frozenset(token.id for token in self.added if token.special)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def bos_token(self) -> str | None:
+        """The beginning-of-text token, or None."""
+        return self.special_names.get("bos_token")
+
+    @property
+    def eos_token(self) -> str | None:
+        """The end-of-text token, or None."""
+        return self.special_names.get("eos_token")
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of `bos_token`."""
+        return self.id_of(self.bos_token)
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of `eos_token`."""
+        return self.id_of(self.eos_token)
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the model wants `bos_token` first: the configuration says so, or the post-processor adds it."""
+        if self.bos_id is None:
+            return False
+        said = self._config.get("add_bos_token")
+        if isinstance(said, bool):
+            return said
+        return self.bos_id in self._backend.encode("", add_special_tokens=True).ids[:1]
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest text the tokenizer's configuration speaks of, in tokens, or None."""
+        length = self._config.get("model_max_length")
+        return length if isinstance(length, int) and 0 < length < 10**9 else None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides the ids: tokenizer.json, the added tokens and the special names."""
+        base = self._digest or hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        rest = [
+            base,
+            self.special_names,
+            [[a.content, a.id, a.special] for a in self.added],
+            self.adds_bos,
+        ]
+        return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; added tokens in it are recognised, none are put around it."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_many(
+        self, texts: Sequence[str], *, continues: bool = False, plain: bool = False
+    ) -> list[list[int]]:
+        """Ids of each text.
+
+        `continues`: the texts go on after other text, so a tokenizer that puts a space before the
+        first word does not. `plain`: tokens flagged special are not recognised; their text becomes
+        ordinary pieces.
+        """
+        with self._mode(continues=continues, plain=plain):
+            found = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of `text` with every special token in it spelled out in ordinary pieces."""
+        ids = self.encode_many([text], plain=True)[0]
+        if self.special_ids.isdisjoint(ids):
+            return ids
+        # A word-level or unigram vocabulary may hold the token's text as a piece: spell it by letters.
+        return [
+            i
+            for letter in text
+            for i in self.encode_many([letter], plain=True, continues=True)[0]
+            if i not in self.special_ids
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens included."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def decode_after(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Text that `ids` add after `before`: a decoder that drops a leading space drops none here."""
+        anchor = [int(i) for i in before[-1:]]
+        start = self.decode(anchor)
+        whole = self.decode([*anchor, *ids])
+        return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
+
+    def token(self, token_id: int) -> str:
+        """The vocabulary's own spelling of one id (`Ġhello`), or `<id>` for an id without a token."""
+        found = self._backend.id_to_token(int(token_id))
+        return f"<{int(token_id)}>" if found is None else found
+
+    def id_of(self, token: str | None) -> int | None:
+        """Id of a token's exact text, or None."""
+        return None if token is None else self._backend.token_to_id(token)
+
+    @cached_property
+    def prefixes_every_piece(self) -> bool:
+        """Whether a space is put before the text after every control token, not only at the very start."""
+        parts = self._prefix_parts
+        return "always" in parts
+
+    @cached_property
+    def _prefix_parts(self) -> frozenset[str]:
+        found: set[str] = set()
+        for part in (self._backend.normalizer, self._backend.pre_tokenizer):
+            if part is not None:
+                found |= _prefixes(json.loads(part.__getstate__()))
+        return frozenset(found)
+
+    @contextlib.contextmanager
+    def _mode(self, *, continues: bool, plain: bool) -> Iterator[None]:
+        """Switch the backend for one call; a switch costs microseconds, a second backend megabytes."""
+        backend = self._backend
+        swap = continues and bool(self._prefix_parts)
+        kept = (backend.normalizer, backend.pre_tokenizer)
+        if plain:
+            backend.encode_special_tokens = True
+        if swap:
+            backend.normalizer, backend.pre_tokenizer = self._without_prefix
+        try:
+            yield
+        finally:
+            if plain:
+                backend.encode_special_tokens = False
+            if swap:
+                backend.normalizer, backend.pre_tokenizer = kept
+
+    @cached_property
+    def _without_prefix(self) -> tuple[Any, Any]:
+        """The normalizer and pre-tokenizer of this tokenizer for text in the middle of a sequence."""
+        state = {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": None,
+            "post_processor": None,
+            "decoder": None,
+            "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"},
+        }
+        for name in ("normalizer", "pre_tokenizer"):
+            part = getattr(self._backend, name)
+            if part is not None:
+                state[name] = _strip_prefix(json.loads(part.__getstate__()))
+        bare = Tokenizer.from_str(json.dumps(state))
+        return bare.normalizer, bare.pre_tokenizer
+
+
+def _prefixes(part: dict[str, Any]) -> set[str]:
+    """Where a part of the pipeline puts a space before text: 'first', 'always', both or nowhere."""
+    match part.get("type"):
+        case "Sequence":
+            inner = part.get("normalizers") or part.get("pretokenizers") or []
+            return set().union(*map(_prefixes, inner))
+        case "Prepend":
+            return {"always"}
+        case "Metaspace":
+            scheme = part.get(
+                "prepend_scheme", "always" if part.get("add_prefix_space", True) else "never"
+            )
+            return set() if scheme == "never" else {scheme}
+        case "ByteLevel":
+            return {"always"} if part.get("add_prefix_space") else set()
+        case _:
+            return set()
+
+
+def _strip_prefix(part: dict[str, Any]) -> dict[str, Any] | None:
+    match part.get("type"):
+        case "Sequence":
+            key = "normalizers" if "normalizers" in part else "pretokenizers"
+            inner = [kept for kept in map(_strip_prefix, part[key]) if kept is not None]
+            return {**part, key: inner}
+        case "Prepend":
+            return None
+        case "Metaspace":
+            return {**part, "prepend_scheme": "never"}
+        case "ByteLevel" if "add_prefix_space" in part:
+            return {**part, "add_prefix_space": False}
+        case _:
+            return part
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > _CONFIG_BYTES:
+            raise ValueError(f"larger than {_CONFIG_BYTES} bytes")
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError, RecursionError) as fault:
+        raise ModelError(
+            f"{path.name} cannot be read: {fault}",
+            where=str(path),
+            remedy="download or save the model again",
+        ) from fault
+    return cast("dict[str, Any]", found)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    older = _read_json(folder / "special_tokens_map.json")
+    return {**older, **_read_json(folder / "tokenizer_config.json")}
+
+
+def _chat_templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    """Named templates, from where `transformers` looks: the .jinja file first, then the JSON files."""
+    found: dict[str, str] = {}
+    for holder in (config, _read_json(folder / "chat_template.json")):
+        said = holder.get("chat_template")
+        if isinstance(said, str):
+            found = {"default": said}
+        elif isinstance(said, list):
+            named = cast("list[dict[str, str]]", said)
+            found = {str(one["name"]): str(one["template"]) for one in named}
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        found["default"] = path.read_text(encoding="utf-8")
+        found.pop("tool_use", None)
+    extra = folder / "additional_chat_templates" / "tool_use.jinja"
+    if extra.is_file():
+        found["tool_use"] = extra.read_text(encoding="utf-8")
+    return found
+
+
+def _special_names(config: dict[str, Any]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for name in _SPECIAL_NAMES:
+        said = config.get(name)
+        if isinstance(said, dict):
+            said = cast("dict[str, Any]", said).get("content")
+        if isinstance(said, str):
+            names[name] = said
+    return names
+
+
+def _add_missing_tokens(backend: Tokenizer, config: dict[str, Any], names: dict[str, str]) -> None:
+    """Tokens that only tokenizer_config.json knows; their flags there win over those of tokenizer.json."""
+    known = cast("dict[int, AddedToken]", backend.get_added_tokens_decoder())
+    have = {token.content for token in known.values()}
+    listed = cast("dict[str, dict[str, Any]]", config.get("added_tokens_decoder") or {})
+    for _, said in sorted(listed.items(), key=lambda item: int(item[0])):
+        content = str(said.get("content", ""))
+        if not content or content in have:
+            continue
+        flags = {
+            key: bool(said[key])
+            for key in ("lstrip", "rstrip", "normalized", "single_word")
+            if key in said
+        }
+        token = AddedToken(content, special=bool(said.get("special")), **flags)
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+        have.add(content)
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    texts = [one for one in extra if isinstance(one, str)] if isinstance(extra, list) else []
+    for content in (*names.values(), *texts):
+        if content not in have:
+            backend.add_special_tokens([AddedToken(content, special=True, normalized=False)])
+            have.add(content)

@@ -1,0 +1,117 @@
+"""Where each trained turn begins and ends in what the template writes. It knows text, no tokens ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hone.data.template import ChatTemplate, TemplateFault
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A trained assistant turn: `text[:start]` is its prompt, `text[start:stop]` is trained.
+
+    `text` is the conversation up to this turn, as the template writes it. `closes` is False where the
+    template writes no end of turn: then the end-of-text token is trained after it.
+    """
+
+    weight: float
+    text: str
+    start: int
+    stop: int
+    closes: bool
+    remarks: tuple[str, ...] = ()
+
+
+class TurnFinder:
+    """Finds the turns of one conversation by rendering it up to each turn, never by searching for markers.
+
+    `last_control_end(text)` is the end of the last control token in a text that the template wrote, or None.
+    """
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        sentinel: str,
+        control_ends: Callable[[str], list[int]],
+    ) -> None:
+        self._template = template
+        self._messages = list(messages)
+        self._tools = tools
+        self._sentinel = sentinel
+        self._control_ends = control_ends
+
+    def whole(self) -> str:
+        """The text of the whole conversation. Raises TemplateFault."""
+        return self._render(self._messages)
+
+    def turn(self, place: int, weight: float) -> Turn:
+        """The assistant turn at `place`. Raises TemplateFault when the template refuses the conversation."""
+        try:
+            text = self._render(self._messages[: place + 1])
+        except TemplateFault:
+            return self._inside_whole(place, weight)
+        remarks: list[str] = []
+        try:
+            prompt = self._render(self._messages[:place], reply=True)
+            start = _common(prompt, text)
+            if start < len(prompt):
+                remarks.append("prompt-not-a-prefix")
+                start = min(start, self._start_by_difference(place, text))
+        except TemplateFault:
+            remarks.append("prompt-not-rendered")
+            start = self._start_by_difference(place, text)
+        stop, closes = self._end(text, start)
+        return Turn(weight, text, start, stop, closes, tuple(remarks))
+
+    def _render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
+        return self._template.render(messages, self._tools, reply)
+
+    def _end(self, text: str, start: int) -> tuple[int, bool]:
+        """Where the trained text ends: after its last control token, if only space follows that."""
+        ends = self._control_ends(text[start:])
+        if ends and not text[start + ends[-1] :].strip():
+            return start + ends[-1], True
+        return len(text), False
+
+    def _start_by_difference(self, place: int, text: str) -> int:
+        """Where the text begins to depend on what the turn at `place` says."""
+        other = self._render([*self._messages[:place], self._stand_in(place)])
+        return _common(other, text)
+
+    def _inside_whole(self, place: int, weight: float) -> Turn:
+        """The turn found in the whole conversation, for templates that refuse a part of it."""
+        text = self.whole()
+        messages = [*self._messages]
+        messages[place] = self._stand_in(place)
+        other = self._render(messages)
+        start = _common(other, text)
+        stop = len(text) - _common(other[start:][::-1], text[start:][::-1])
+        for end in self._control_ends(text[start:]):
+            if start + end >= stop:
+                return Turn(weight, text, start, start + end, True, ("part-not-rendered",))
+        return Turn(weight, text, start, stop, False, ("part-not-rendered",))
+
+    def _stand_in(self, place: int) -> Message:
+        return {"role": self._messages[place]["role"], "content": self._sentinel}
+
+
+def _common(a: str, b: str) -> int:
+    """Length of the common beginning."""
+    if b.startswith(a):
+        return len(a)
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
