@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from hone.config.sections import LoraSection
 from hone.errors import ConfigError, nearest
+from hone.models.fused_lora import FusedLinear
 
 
 def attach_lora(model: PreTrainedModel, section: LoraSection, *, seed: int) -> PeftModel:
@@ -30,6 +31,8 @@ def attach_lora(model: PreTrainedModel, section: LoraSection, *, seed: int) -> P
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),
     )
+    # PEFT's own way to give it a layer class; nothing of it reaches the saved adapter.
+    config._register_custom_module({nn.Linear: FusedLinear})  # pyright: ignore[reportPrivateUsage]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

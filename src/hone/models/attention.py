@@ -164,7 +164,12 @@ class _FlashAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, sinks, out, lse = ctx.saved_tensors
-        grad_heads = grads[0].transpose(1, 2)
+        dtype = query.dtype
+        if (
+            dtype == torch.bfloat16
+        ):  # the kernel's bfloat16 backward is 2.3 times slower than float32's
+            query, key, value, out = (t.float() for t in (query, key, value, out))
+        grad_heads = grads[0].to(query.dtype).transpose(1, 2)
         out_heads = out.transpose(1, 2)
         sums = _Sums(query, key, value, ctx.tiles)
         for tile in ctx.tiles:
@@ -189,7 +194,7 @@ class _FlashAttention(torch.autograd.Function):
             delta = (grads[0].to(lse.dtype) * out.to(lse.dtype)).sum(-1).transpose(1, 2)
             share = torch.exp(sinks.to(lse.dtype)[None, :, None] - lse)
             grad_sinks = -(share * delta).sum(dim=(0, 2)).to(sinks.dtype)
-        return (*sums.cast(query.dtype), grad_sinks, None, None)
+        return (*sums.cast(dtype), grad_sinks, None, None)
 
 
 class _Sums:

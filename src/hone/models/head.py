@@ -41,10 +41,25 @@ class Head:
             factor *= float(config.logit_scale)
         return cls(trunk, projection, cap, factor, int(config.vocab_size))
 
+    @classmethod
+    def whole(cls, model: PreTrainedModel) -> Head:
+        """The model's own logits in one piece, for families whose head is not understood."""
+        return cls(
+            _Logits(model), nn.Identity(), None, 1.0, int(model.config.get_text_config().vocab_size)
+        )
+
     @property
     def device(self) -> torch.device:
-        """Where the head's weights lie."""
-        return next(self.projection.parameters()).device
+        """Where the weights lie."""
+        return next(self.trunk.parameters()).device
+
+    def equals(self, model: PreTrainedModel) -> bool:
+        """Whether trunk and head apart give the model's own logits, tried on one short row."""
+        ids = torch.arange(1, 12, device=self.device).unsqueeze(0) * 7919 % self.vocab_size
+        with torch.no_grad():
+            want = model(input_ids=ids, use_cache=False).logits[0].float()
+            got = self.logits(self.trunk(input_ids=ids, use_cache=False)[0][0]).float()
+        return bool(torch.allclose(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max())))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E]."""
@@ -58,3 +73,15 @@ class Head:
     def trained_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the head that are trained (a tied embedding is one)."""
         return (p for p in self.projection.parameters() if p.requires_grad)
+
+
+class _Logits(nn.Module):
+    """A model as a trunk whose hidden states are its logits already."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **arguments: Any) -> tuple[Tensor]:
+        """Logits [1, T, V], as the first of a tuple."""
+        return (self.model(**arguments).logits,)

@@ -56,7 +56,10 @@ def load_config(folder: Path) -> Any:
                 where=str(folder / "config.json"),
                 remedy="models that bring their own code are not run; use a supported model_type",
             ) from error
-    for part in {id(config): config, id(config.get_text_config()): config.get_text_config()}.values():
+    for part in {
+        id(config): config,
+        id(config.get_text_config()): config.get_text_config(),
+    }.values():
         for key in facts.dropouts(raw):
             if hasattr(part, key):
                 setattr(part, key, 0.0)
@@ -74,7 +77,9 @@ def load_model(
     says: nothing is ever left at its random initial value in silence.
     """
     raw = read_config(folder)
-    notices = [f"{name} in the model folder is a pickle and is ignored" for name in check_weights(folder)]
+    notices = [
+        f"{name} in the model folder is a pickle and is ignored" for name in check_weights(folder)
+    ]
     config = load_config(folder)
     noisy = facts.dropouts(raw)
     if noisy:

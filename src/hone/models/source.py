@@ -130,9 +130,7 @@ def _check_header(path: Path) -> None:
         except ValueError:
             header = None
     if not isinstance(header, dict):
-        raise ModelError(
-            f"damaged or not safetensors: {path}", remedy="fetch the file again"
-        )
+        raise ModelError(f"damaged or not safetensors: {path}", remedy="fetch the file again")
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     if 8 + length + max(ends, default=0) != size:
         raise ModelError(f"truncated weights: {path}", remedy="fetch the file again")

@@ -1,0 +1,93 @@
+"""A LoRA layer whose forward and backward are matrix products only: no scaled copies, no sums of outputs.
+
+PEFT makes these instead of its own `Linear` (its hook for custom modules); weights, names and saved files
+are PEFT's. Whatever is not the plain case goes the stock way.
+
+Legend: n positions, i inputs, o outputs, r rank. y = x W^T + b + s (x A^T) B^T.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+
+
+class FusedLinear(Linear):
+    """PEFT's LoRA layer over `torch.nn.Linear`, fused where one adapter is active and adds no noise."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """`x` is [..., i]; returns [..., o]."""
+        name = self._plain_adapter()
+        if name is None or args or kwargs:
+            return cast(Tensor, super().forward(x, *args, **kwargs))
+        base = cast(nn.Linear, self.base_layer)
+        dtype = base.weight.dtype
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+        flat = x.reshape(-1, x.shape[-1]).to(dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            out = _FusedLora.apply(
+                flat,
+                base.weight.to(dtype),
+                None if base.bias is None else base.bias.to(dtype),
+                self.lora_A[name].weight,
+                self.lora_B[name].weight,
+                float(self.scaling[name]),
+            )
+        return cast(Tensor, out).view(*x.shape[:-1], -1)
+
+    def _plain_adapter(self) -> str | None:
+        """The one active adapter, where its update is s B A x and nothing more."""
+        active = [name for name in self.active_adapters if name in self.lora_A]
+        if self.disable_adapters or self.merged or len(active) != 1 or self.lora_variant:
+            return None
+        name = active[0]
+        base = self.base_layer
+        plain = (
+            type(base) is nn.Linear
+            and not base.weight.requires_grad
+            and (base.bias is None or not base.bias.requires_grad)
+            and self.lora_B[name].bias is None
+            and (isinstance(self.lora_dropout[name], nn.Identity) or not self.training)
+        )
+        return name if plain else None
+
+
+class _FusedLora(torch.autograd.Function):
+    """Saves x and x A^T; the scale rides on the products' `alpha`."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,  # [n, i]
+        weight: Tensor,  # [o, i]
+        bias: Tensor | None,  # [o]
+        down: Tensor,  # A [r, i]
+        up: Tensor,  # B [o, r]
+        scale: float,
+    ) -> Tensor:
+        down_in, up_in = down.to(x.dtype), up.to(x.dtype)
+        y = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
+        low = x @ down_in.T
+        y.addmm_(low, up_in.T, alpha=scale)
+        ctx.save_for_backward(x, weight, down_in, up_in, low)
+        ctx.scale = scale
+        ctx.wide = down.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, down, up, low = ctx.saved_tensors
+        grad = grads[0]
+        into_low = grad @ up
+        into_low.mul_(ctx.scale)
+        into_x = None
+        if ctx.needs_input_grad[0]:
+            into_x = grad @ weight
+            into_x.addmm_(into_low, down)
+        into_down = (into_low.T @ x).to(ctx.wide)
+        into_up = (grad.T @ low).mul_(ctx.scale).to(ctx.wide)
+        return into_x, None, None, into_down, into_up, None
