@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
-import os
+import re
 import sys
 import tempfile
 import time
@@ -22,7 +23,8 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from hone import __version__
-from hone.errors import DiskError, HoneError, OutOfMemory
+from hone.cli.streams import silence
+from hone.errors import DiskError, HoneError, OutOfMemory, Stopped
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -56,6 +58,9 @@ VERBS = (
 
 def main() -> int:
     """Entry point of the `hone` script; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a narrow locale must not end a command
     return run(sys.argv[1:])
 
 
@@ -69,12 +74,12 @@ def run(arguments: Sequence[str]) -> int:
     except HoneError as error:
         return _report(error, error.exit_code, as_json=as_json)
     except TyperException as error:
-        what, remedy = error.format_message(), f"`{_nearest_help(arguments)}` shows what is allowed"
-        return _report(HoneError(what, remedy=remedy), 2, as_json=as_json)
+        usage = HoneError(error.format_message(), remedy=_usage_remedy(error, arguments))
+        return _report(usage, 2, as_json=as_json)
     except (KeyboardInterrupt, Abort):
         return 130
     except (BrokenPipeError, SystemExit):  # the parser leaves by SystemExit when a pipe was closed
-        _silence_output()
+        silence(sys.stdout)
         return 1
     except Exception as error:  # noqa: BLE001 - the last wall: a user never sees a traceback
         known = _known_fault(error)
@@ -98,7 +103,9 @@ def _dispatch(arguments: list[str]) -> int:
         else:
             app.command(verb.name)(verb.load())
     command = typer.main.get_command(app)
-    code: object = command.main(arguments or ["--help"], prog_name="hone", standalone_mode=False)
+    code: object = command.main(
+        arguments or ["--help"], prog_name="hone", standalone_mode=False, obj=arguments
+    )
     return code if isinstance(code, int) else 0
 
 
@@ -123,31 +130,33 @@ def _not_loaded() -> None:
     """Stands in for a verb that was not typed, so that help can list it."""
 
 
-def _nearest_help(arguments: Sequence[str]) -> str:
-    """The help command that is closest to what was typed."""
+def _usage_remedy(error: TyperException, arguments: Sequence[str]) -> str:
+    """The help that is closest to what was typed, and the setting that an unknown option may mean."""
     asked = next((word for word in arguments if not word.startswith("-")), None)
-    return f"hone {asked} --help" if asked in {verb.name for verb in VERBS} else "hone --help"
+    command = f"hone {asked}" if asked in {verb.name for verb in VERBS} else "hone"
+    remedy = f"`{command} --help` shows what is allowed"
+    unknown = re.match(r"No such option: --([\w.-]+)$", error.format_message())
+    if asked != "train" or unknown is None:
+        return remedy
+    from hone.config.fields import nearest_name, settings
+
+    near = nearest_name(unknown[1].replace("-", "_"))
+    return f"a setting is written {near}=VALUE; {remedy}" if near in settings() else remedy
 
 
 def _report(error: HoneError, code: int, *, as_json: bool) -> int:
     """Say what went wrong: words on stderr, and with `--json` one object on stdout as well."""
     try:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        head = "stopped" if isinstance(error, Stopped) else "error"
+        print(f"{head}: {error}", file=sys.stderr, flush=True)
         if as_json:
             said = {"event": "error", "time": time.time(), "exit_code": code}
             said |= {"kind": type(error).__name__, "what": error.what}
             said |= {"where": error.where, "remedy": error.remedy}
-            print(json.dumps(said, ensure_ascii=False), flush=True)
+            print(json.dumps(said), flush=True)
     except BrokenPipeError:
-        _silence_output()
+        silence(sys.stdout)
     return code
-
-
-def _silence_output() -> None:
-    """Point stdout at nothing, so that the interpreter's own flush at exit does not complain."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 def _known_fault(error: Exception) -> HoneError:

@@ -1,0 +1,110 @@
+"""Events and numbers in words, one line each. It knows no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hone.cli.progress import Progress
+from hone.runs.events import Event
+
+PHASES: Mapping[str, str] = {
+    "reading": "reading the rows",
+    "loading": "loading the model",
+    "rehearsal": "rehearsing the largest Pack",
+    "training": "training",
+    "evaluating": "evaluating on held-out rows",
+    "saving": "saving",
+}
+
+
+def describe(event: Event) -> str | None:
+    """The line for an event; None for those that only move the progress (`step`) or repeat an error."""
+    match event.name:
+        case "phase":
+            return PHASES.get(str(event["name"]), str(event["name"]))
+        case "notice":
+            return f"note: {event['message']}"
+        case "data":
+            return _data(event)
+        case "started":
+            return f"run folder: {event.get('folder')}"
+        case "rehearsed":
+            return f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
+        case "resumed":
+            return f"resumed after step {event['step']}"
+        case "evaluated":
+            rows = event.get("rows")
+            return f"step {event['step']}: held-out loss {loss_text(event['loss'])} ({rows} rows)"
+        case "saved":
+            return f"step {event['step']}: saved {event.get('path')}"
+        case "halved":
+            tokens = event["micro_batch_tokens"]
+            return f"step {event['step']}: memory ran out; from here Packs of at most {tokens:,} tokens"
+        case "stopped":
+            return f"stopped after step {event['step']} ({event.get('signal')})"
+        case "finished":
+            return _finished(event)
+        case _:
+            return None
+
+
+def _data(event: Event) -> str:
+    text = str(event.get("summary") or f"{event['rows']:,} rows")
+    tokens, trained = int(event["tokens"]), int(event["trained_tokens"])
+    share = f" ({trained / tokens:.0%})" if tokens else ""
+    text += f"; {tokens:,} tokens, {trained:,} trained{share}"
+    return f"{event['file']}: {text}" if event.get("file") else text
+
+
+def _finished(event: Event) -> str:
+    held_out = event.get("validation_loss")
+    also = "" if held_out is None else f", best held-out loss {loss_text(held_out)}"
+    seconds = duration_text(float(event["seconds"]))
+    return f"finished: {event['steps']} steps, loss {loss_text(event['loss'])}{also}, {seconds}"
+
+
+def step_line(progress: Progress) -> str:
+    """Where the run stands, in one line."""
+    return f"step {progress.step}/{progress.steps}  " + "  ".join(figures(progress))
+
+
+def figures(progress: Progress) -> list[str]:
+    """The numbers of a run that are known so far, each with its name or unit."""
+    found: list[str] = []
+    if progress.loss is not None:
+        found.append(f"loss {loss_text(progress.loss)}")
+    if progress.held_out_loss is not None:
+        found.append(f"held-out {loss_text(progress.held_out_loss)}")
+    if progress.learning_rate is not None:
+        found.append(f"lr {progress.learning_rate:.2e}")
+    if progress.tokens_per_second is not None and progress.trained_tokens_per_second is not None:
+        found.append(f"{progress.tokens_per_second:,.0f} tok/s")
+        found.append(f"{progress.trained_tokens_per_second:,.0f} trained tok/s")
+    if progress.saved_share is not None:
+        found.append(f"shared {progress.saved_share:.0%}")
+    if progress.peak_memory_bytes:
+        found.append(bytes_text(progress.peak_memory_bytes))
+    if progress.eta_seconds is not None and progress.step < progress.steps:
+        found.append(f"eta {duration_text(progress.eta_seconds)}")
+    return found
+
+
+def loss_text(loss: object) -> str:
+    """Four decimals; a loss that is not a number stands as JSON's null in the log."""
+    return f"{loss:.4f}" if isinstance(loss, int | float) else "not a number"
+
+
+def bytes_text(count: int) -> str:
+    """`1.5 GiB`, `300 MiB`."""
+    mib = count / 2**20
+    return f"{mib / 1024:.1f} GiB" if mib >= 1000 else f"{mib:.0f} MiB"
+
+
+def duration_text(seconds: float) -> str:
+    """`45s`, `3m05s`, `2h07m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

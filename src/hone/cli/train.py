@@ -1,0 +1,105 @@
+"""`hone train`: words to a configuration, a screen for the events, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hone.cli.inputs import WORDS_HELP, WORDS_METAVAR, resolve_words
+from hone.cli.screen import open_screen
+from hone.config.layers import Resolved
+from hone.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hone.recipes.train import Trained
+
+
+def train(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar=WORDS_METAVAR, help=WORDS_HELP)
+    ] = None,
+    *,
+    model: Annotated[
+        str | None, typer.Option(metavar="FOLDER|HUB_ID", help="Model to start from: model.name.")
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Passes over the rows: train.epochs.")
+    ] = None,
+    lr: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER", help="Peak learning rate: train.learning_rate."),
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="ROWS", help="Rows per step: train.batch_size.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, even if the run can be resumed.")
+    ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Resume although settings or data have changed."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each event as one line of JSON.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only notices and the result.")
+    ] = False,
+) -> None:
+    """Train a model on your rows; the same command resumes what was begun.
+
+    Any setting can follow as section.key=value, e.g. train.max_steps=100 tuning.lora.r=8; `hone config show`
+    lists them all, and `hone help settings` says which source wins.
+    """
+    flags = {
+        "model.name": model,
+        "train.epochs": epochs,
+        "train.learning_rate": lr,
+        "train.batch_size": batch_size,
+        "output.dir": output,
+    }
+    resolved = resolve_words(words or [], config=config, flags=flags)
+    refuse_incomplete(resolved, words=words or [])
+    command = ["hone", *context.obj]
+    with open_screen(as_json=as_json, quiet=quiet) as screen:
+        from hone.recipes.train import train as run_training
+
+        trained = run_training(
+            resolved,
+            fresh=fresh,
+            accept_changes=accept_changes,
+            command=command,
+            listeners=[screen],
+        )
+    if not as_json and not quiet:
+        _say_result(trained)
+
+
+def refuse_incomplete(resolved: Resolved, *, words: list[str]) -> None:
+    """Raise ConfigError, with what to type, where no rows or no model were named."""
+    typed = shlex.join(words)
+    missing = [
+        (resolved.config.data.path, "no rows to train on", "DATA.jsonl"),
+        (resolved.config.model.name, "no model to start from", "--model FOLDER_OR_HUB_ID"),
+    ]
+    absent = [(what, example) for value, what, example in missing if not value]
+    if absent:
+        said = " ".join(["hone train", *([typed] if typed else []), *(ex for _, ex in absent)])
+        raise ConfigError(" and ".join(what for what, _ in absent), remedy=f"type: {said}")
+
+
+def _say_result(trained: Trained) -> None:
+    """The curve, and what to type next."""
+    folder = shlex.quote(str(trained.folder))
+    typer.echo(f"next: hone chat {folder}")
+    typer.echo(f"      hone runs show {folder}")

@@ -1,0 +1,53 @@
+"""A short run as its events tell it, for the screens' tests. It trains nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hone.runs.events import Event
+
+STEPS = 40
+
+
+def event(name: str, at: float = 0.0, /, **fields: Any) -> Event:
+    return Event(name=name, time=at, fields=fields)
+
+
+def step(number: int, *, steps: int = STEPS, loss: float | None = 1.0, at: float = 0.0) -> Event:
+    return event(
+        "step", at, step=number, steps=steps, loss=loss, grad_norm=1.0, learning_rate=1e-4,
+        tokens=1000, trained_tokens=250, computed_tokens=400, seconds=0.5,
+        peak_memory_bytes=3 * 2**29, epoch=number / 10,
+    )  # fmt: skip
+
+
+def run() -> list[Event]:
+    """Every kind of event that the contract of the log names."""
+    events = [
+        event("phase", name="reading"),
+        event("notice", code="chatml", message="the model has no chat template: ChatML is used"),
+        event(
+            "data", file="rows.jsonl", shape="messages", rows=90, examples=95, tokens=9000,
+            trained_tokens=1800, dropped={"too long": 10}, cut=0,
+            summary="messages, 100 rows: read 100 = kept 90 + dropped 10 (too long: 10)",
+        ),
+        event("started", folder="runs/rows-tiny", command="hone train rows.jsonl"),
+        event("phase", name="loading"),
+        event("phase", name="rehearsal"),
+        event("rehearsed", micro_batch_tokens=4096, reason="what fits", steps=STEPS),
+        event("phase", name="training"),
+    ]  # fmt: skip
+    for number in range(1, STEPS + 1):
+        events.append(step(number, loss=5.0 / number, at=float(number)))
+        if number == 20:
+            events.append(event("halved", step=20, micro_batch_tokens=2048))
+            events.append(event("evaluated", step=20, loss=0.75, rows=10, trained_tokens=99))
+            events.append(event("saved", step=20, path="runs/rows-tiny/checkpoints/step-00000020"))
+    events.append(event("phase", name="saving"))
+    events.append(
+        event(
+            "finished", steps=STEPS, loss=0.125, validation_loss=0.75, seconds=185.0,
+            path="runs/rows-tiny",
+        )
+    )  # fmt: skip
+    return events
