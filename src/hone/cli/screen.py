@@ -141,7 +141,9 @@ class LiveScreen:
         """Show one event."""
         self.progress.take(event)
         text = describe(event)
-        if text is not None and event.name not in ("phase", "step"):
+        if event.name == "phase":
+            self._live.refresh()  # what follows may keep the redrawing thread waiting
+        elif text is not None and event.name != "step":
             from rich.text import Text
 
             self._console.print(Text.from_ansi(paint(text, event.name, self.look)))
