@@ -12,6 +12,7 @@ still is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -148,7 +149,7 @@ class CheckpointStore:
     def _open(self) -> None:
         """Make the folder, and undo what a killed process left half done."""
         if self.folder.is_symlink():
-            raise NotADirectoryError(20, "a symbolic link stands in place of the folder")
+            raise NotADirectoryError(errno.ENOTDIR, "a symbolic link stands in place of the folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.iterdir()):
             if path.name.startswith(_REPLACED):
@@ -198,7 +199,9 @@ class CheckpointStore:
             self._disk.remove(final)
             if aside.exists():
                 self._disk.rename(aside, final)
-            raise OSError(5, f"what was read back is not what was written: {reason}") from reason
+            raise OSError(
+                errno.EIO, f"what was read back is not what was written: {reason}"
+            ) from reason
         self._disk.remove(aside)
 
     def _rotate(self, *, newest: int) -> None:

@@ -121,7 +121,7 @@ def disk_error(
     doing: str, error: OSError, where: Path, *, free_bytes: int, needed_bytes: int = 0
 ) -> DiskError:
     """What a user is told of a file operation that failed: the reason, needed and free bytes, what to do."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = error.strerror or str(error)
     space = f"{needed_bytes:,} bytes needed, " if needed_bytes else ""
     return DiskError(
         f"{doing}: {reason} ({space}{free_bytes:,} bytes free)",
