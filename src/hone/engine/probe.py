@@ -79,7 +79,11 @@ def _shared_pack(trunk: np.ndarray, tails: list[np.ndarray]) -> Pack:
     until = np.full(total, total, dtype=np.int64)
     until[start:middle] = middle
     depth = np.concatenate(
-        [np.arange(start), start + np.arange(first.shape[0] - 1), start + np.arange(second.shape[0] - 1)]
+        [
+            np.arange(start),
+            start + np.arange(first.shape[0] - 1),
+            start + np.arange(second.shape[0] - 1),
+        ]
     )
     places = [
         np.concatenate([[start - 1], np.arange(start, middle)]),

@@ -21,7 +21,7 @@ from hone.errors import OutOfMemory
 from hone.pack import Pack
 
 BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-_TRIAL_SECONDS = 4.0  # no single trial Pack is expected to take longer than this
+_TRIAL_SECONDS = 2.0  # no trial Pack is expected to take longer than this
 _KEEP_FREE = 0.25  # share of the free memory that is left alone
 
 
@@ -65,12 +65,14 @@ def rehearse(
     wanted: int | None,
     state_bytes: int,
     computed_tokens: Callable[[int], int],
+    largest_step: int,
 ) -> Rehearsed:
     """Choose `micro_batch_tokens` (or check the `wanted` one) and try the worst Pack once.
 
     `longest` and `typical` are row lengths in tokens; `state_bytes` is what gradients and optimizer
     will still allocate; `computed_tokens(budget)` is what the data's own steps would compute in Packs
-    of that budget, relative to other budgets. Raises OutOfMemory where not even the longest row fits.
+    of that budget, relative to other budgets; `largest_step` is what its largest step would compute in
+    one Pack, beyond which no budget helps. Raises OutOfMemory where not even the longest row fits.
     """
     device = loss.head.device
     vocab = loss.head.vocab_size
@@ -90,7 +92,8 @@ def rehearse(
     elif device.type == "cuda":
         budgets = [max(b for b in BUDGETS if b <= max(room, BUDGETS[0]))]
     else:
-        budgets = [b for b in BUDGETS if b <= room] or [min(BUDGETS[0], room)]
+        useful = next((b for b in BUDGETS if b >= largest_step), BUDGETS[-1])
+        budgets = [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
     speeds = _speeds(loss, budgets, typical=min(typical, longest), vocab=vocab)
     budget, reason = _choose(budgets, speeds, computed_tokens, wanted=wanted, device=device)
     budget = _try_worst(loss, budget, longest=longest, vocab=vocab)
@@ -103,7 +106,7 @@ def _speeds(
     """Seconds per token of forward and backward, by Pack size, as far as trials stay short."""
     speeds: dict[int, float] = {}
     for budget in budgets:
-        guess = min(speeds.values(), default=0.0) * budget
+        guess = speeds[max(speeds)] * budget if speeds else 0.0
         if guess > _TRIAL_SECONDS:
             break
         pack = made_up_pack(budget, row_tokens=max(1, typical), vocab_size=vocab)

@@ -1,0 +1,125 @@
+"""The artifact of a finished run: weights, tokenizer, chat template and card, in the run folder's root.
+
+Plain `transformers` and `peft` code loads it. Files are written beside and renamed, the weights' config
+last, so that half an artifact is never taken for one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hone.models import facts
+from hone.models.load import quiet
+from hone.models.source import read_config
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+_LAST = ("adapter_config.json", "config.json")  # what makes a loader believe in the folder
+
+
+def write_artifact(
+    folder: Path,
+    *,
+    base: Path,
+    base_name: str,
+    model: PreTrainedModel,
+    adapted: PeftModel | None,
+    template: str,
+    stop_ids: Sequence[int],
+    card: str,
+) -> list[str]:
+    """Write all files of the artifact into `folder`; returns their names.
+
+    `base` is the model's folder and `base_name` what the user called it, `template` the chat template that
+    was trained with, `stop_ids` the tokens that end a turn.
+    """
+    beside = folder / ".writing-artifact"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        if adapted is not None:
+            _write_adapter(beside, adapted, base_name)
+        else:
+            _write_full(beside, model, base, stop_ids)
+        _write_tokenizer(beside, base, template)
+        (beside / "README.md").write_text(card, encoding="utf-8")
+        mode = (beside / "README.md").stat().st_mode
+        names = sorted(path.name for path in beside.iterdir())
+        for name in sorted(names, key=lambda n: (n in _LAST, n)):
+            (beside / name).chmod(mode)  # safetensors writes for the owner only
+            _settle(beside / name, folder / name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return names
+
+
+def _settle(path: Path, final: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    path.rename(final)
+
+
+def _write_adapter(folder: Path, adapted: PeftModel, base_name: str) -> None:
+    state = cast("dict[str, Tensor]", get_peft_model_state_dict(adapted))
+    save_file(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path = base_name
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
+def _write_full(folder: Path, model: PreTrainedModel, base: Path, stop_ids: Sequence[int]) -> None:
+    """Weights in the base's own precision; config as the base has it, its dropouts included."""
+    raw = read_config(base)
+    dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
+    state = {name: tensor.detach().to(dtype) for name, tensor in model.state_dict().items()}
+    with quiet():
+        model.save_pretrained(folder, state_dict=state)
+    config = json.loads((folder / "config.json").read_bytes())
+    config.update({key: raw[key] for key in facts.dropouts(raw) if key in raw})
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    _write_json(folder / "config.json", config)
+    path = folder / "generation_config.json"
+    source = base / "generation_config.json"
+    generation: dict[str, Any] = json.loads((source if source.is_file() else path).read_bytes())
+    known = generation.get("eos_token_id")
+    ends = known if isinstance(known, list) else [] if known is None else [known]
+    generation["eos_token_id"] = [*ends, *(i for i in stop_ids if i not in ends)]
+    _write_json(path, generation)
+
+
+def _write_tokenizer(folder: Path, base: Path, template: str) -> None:
+    """The base's files as they are, and the template that was trained with as the only one."""
+    for name in _TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    source = base / "tokenizer_config.json"
+    config: dict[str, Any] = json.loads(source.read_bytes()) if source.is_file() else {}
+    config.pop("chat_template", None)
+    _write_json(folder / "tokenizer_config.json", config)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,73 @@
+"""What makes a run the same run: its settings, rows, model and versions; and what differs from before.
+
+It knows no tensors.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
+
+from hone.config.sections import Config
+from hone.errors import ConfigError
+
+_PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
+_HASHES = {"data": "the rows", "validation": "the held-out rows", "model": "the model"}
+_FREE = ("output.dir",)  # where a run lies does not make it another run
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names to values; mappings that a user filled stay whole."""
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name.count(".") < 2 and name not in _WHOLE:
+            values.update(flat(cast("Mapping[str, Any]", value), f"{name}."))
+        else:
+            values[name] = value
+    return values
+
+
+_WHOLE = ("data.columns", "data.template_kwargs")
+
+
+def changes(
+    before: Mapping[str, Any], config: Config, hashes: Mapping[str, str | None]
+) -> list[str]:
+    """One line for each setting or content that differs from the run's beginning."""
+    lines: list[str] = []
+    old = flat(cast("Mapping[str, Any]", before.get("config") or {}))
+    new = flat(config.model_dump(mode="json"))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in _FREE and old.get(name) != new.get(name):
+            lines.append(f"{name}: {old.get(name)!r} -> {new.get(name)!r}")
+    for key, meaning in _HASHES.items():
+        if before.get(key) != hashes.get(key):
+            lines.append(f"{meaning} changed (another content hash)")
+    return lines
+
+
+def refuse_changes(lines: Sequence[str], *, folder: str, command: Sequence[str]) -> None:
+    """Raise ConfigError with the differences and the three ways on."""
+    if not lines:
+        return
+    again = shlex.join(command) if command else "the same command"
+    raise ConfigError(
+        "this run was begun with other settings:\n  " + "\n  ".join(lines),
+        where=folder,
+        remedy=f"to go on with the new settings: {again} --accept-changes; to start over: {again} "
+        "--fresh; to keep both: choose another --output",
+    )

@@ -1,0 +1,445 @@
+"""Training: from a configuration to a tuned model in a run folder. The page to read first.
+
+rows -> Examples -> order -> Packs -> the loop -> the artifact; what happens on the way is said as events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hone.config.layers import Resolved, idle_settings
+from hone.config.sections import Config
+from hone.config.write import to_yaml
+from hone.data.prepare import Prepared, prepare
+from hone.data.steps import StepSource
+from hone.data.template import ChatTemplate, load_template
+from hone.data.tokenizer import TextTokenizer
+from hone.engine.loop import Outcome
+from hone.engine.loop import train as run_loop
+from hone.engine.plan import Plan
+from hone.engine.rehearsal import Rehearsed, rehearse
+from hone.engine.state import read_weights
+from hone.engine.stop import StopRequest
+from hone.errors import ConfigError, HoneError, LockedError, Stopped
+from hone.models import facts
+from hone.models.source import check_weights, find_model, fingerprint, read_config
+from hone.recipes.artifact import write_artifact
+from hone.recipes.build import (
+    Built,
+    build,
+    resolve_precision,
+    resolve_threads,
+    trained_parameter_count,
+)
+from hone.recipes.card import write_card
+from hone.recipes.cache import cache_folder
+from hone.recipes.identity import changes, refuse_changes, versions
+from hone.runs.checkpoint import CheckpointStore
+from hone.runs.events import Event, EventLog, Listener, Say
+from hone.runs.folder import RunFolder
+
+_SAMPLED_ROWS = 256  # rows whose last trained token is looked at
+_SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to."""
+
+    folder: Path
+    steps: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+
+
+def train(
+    resolved: Resolved,
+    *,
+    fresh: bool = False,
+    accept_changes: bool = False,
+    command: Sequence[str] = (),
+    listeners: Sequence[Listener] = (),
+) -> Trained:
+    """Train as `resolved` says; the same call resumes what was begun in the same folder.
+
+    `command` is what the user typed, for messages. Raises ConfigError, DataError, ModelError, LockedError
+    and DiskError before anything is written where the input is at fault; later what the loop raises.
+    """
+    config = resolved.config
+    began = time.time()
+    path = Path(config.output.dir) if config.output.dir else default_folder(config)
+    herald = Herald(listeners)
+    _refuse_live(path)
+    herald.say("phase", name="reading")
+    for sentence in idle_settings(resolved):
+        herald.say("notice", code="idle-setting", message=sentence)
+    source = _read(config, herald.say)
+    with StopRequest(shlex.join(command) or "the same command") as stop:
+        with _opened(path, fresh=fresh, herald=herald) as folder:
+            try:
+                return _Run(folder, config, source, herald, stop, list(command)).go(
+                    began, accept_changes=accept_changes
+                )
+            except HoneError as error:
+                if not isinstance(error, Stopped):
+                    herald.say("failed", error=error.what, exit_code=error.exit_code)
+                raise
+
+
+def default_folder(config: Config) -> Path:
+    """`runs/<data>-<model>`: the same command finds its run again."""
+    data = Path(config.data.path).stem or "rows"
+    model = config.model.name.rstrip("/").rsplit("/", 1)[-1] or "model"
+    return Path("runs") / f"{data}-{model}"
+
+
+class Herald:
+    """Says events: to the listeners at once, and to the run's log as soon as there is one."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+        self._early: list[tuple[str, dict[str, Any]]] = []
+        self._log: EventLog | None = None
+
+    def say(self, event: str, /, **fields: object) -> None:
+        """Say one event."""
+        if self._log is not None:
+            self._log.say(event, **fields)
+            return
+        self._early.append((event, dict(fields)))
+        for listener in self._listeners:
+            listener(Event(name=event, time=time.time(), fields=dict(fields)))
+
+    def attach(self, log: EventLog) -> None:
+        """Write what was said so far, and from now on everything."""
+        for event, fields in self._early:
+            log.say(event, **fields)
+        for listener in self._listeners:
+            log.listen(listener)
+        self._log = log
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Everything of a run that is known without torch."""
+
+    base: Path
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    prepared: Prepared
+    hashes: dict[str, str | None]
+
+
+def _read(config: Config, say: Say) -> _Source:
+    """Find the model, check its files, prepare the rows. Nothing is written into the run folder yet."""
+    if not config.model.name:
+        raise ConfigError("no model", remedy="add --model FOLDER_OR_HUB_ID")
+    if not config.data.path:
+        raise ConfigError("no data", remedy="name a file of rows: hone train DATA --model MODEL")
+    base = find_model(config.model)
+    model_config = read_config(base)
+    check_weights(base)
+    tokenizer = TextTokenizer.load(base)
+    template = load_template(
+        tokenizer, choice=config.data.template, variables=config.data.template_kwargs
+    )
+    limit = facts.longest_row(model_config)
+    asked = config.data.max_length
+    if asked is not None and limit is not None and asked > limit:
+        raise ConfigError(
+            f"data.max_length={asked} is more than the model's limit of {limit} tokens",
+            remedy=f"set data.max_length to {limit} or less",
+        )
+    prepared = prepare(
+        config.data,
+        tokenizer=tokenizer,
+        template=template,
+        max_length=asked or limit or 2**31 - 1,
+        cache_dir=cache_folder() / "data",
+        say=lambda event, told: say(event, **told),
+    )
+    validation = prepared.validation
+    return _Source(
+        base,
+        tokenizer,
+        template,
+        prepared,
+        {
+            "data": prepared.train.fingerprint,
+            "validation": None if validation is None else validation.fingerprint,
+            "model": fingerprint(base),
+        },
+    )
+
+
+def turn_ends(source: _Source) -> list[int]:
+    """The tokens that end a trained turn, read off the prepared rows themselves."""
+    rows = source.prepared.train
+    added = {token.id for token in source.tokenizer.added}
+    last = {
+        int(example.input_ids[example.weight.nonzero()[0][-1]])
+        for row in range(min(rows.num_rows, _SAMPLED_ROWS))
+        for example in rows.examples(row)
+    }
+    return sorted(last & added)
+
+
+def _refuse_live(path: Path) -> None:
+    owner = RunFolder(path).owner() if path.is_dir() else None
+    if owner is not None:
+        raise LockedError(
+            f"a live run uses this folder ({owner})",
+            where=str(path),
+            remedy="wait for it, stop it, or choose another --output",
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: Path, *, fresh: bool, herald: Herald) -> Iterator[RunFolder]:
+    """The run folder, locked, its log open. With `fresh`, what was there steps aside."""
+    if fresh and path.is_dir() and RunFolder(path).is_run:
+        aside = path.with_name(f"{path.name}.before-{datetime.now():%Y%m%d-%H%M%S}")
+        path.rename(aside)
+        herald.say("notice", code="moved", message=f"the run that was in {path} is now in {aside}")
+    folder = RunFolder.create(path)
+    with folder.lock(), folder.events() as log:
+        herald.attach(log)
+        yield folder
+
+
+class _Run:
+    """One run in its folder, from the locked folder to the artifact."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        source: _Source,
+        herald: Herald,
+        stop: StopRequest,
+        command: list[str],
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.source = source
+        self.say = herald.say
+        self.stop = stop
+        self.command = command
+
+    def go(self, began: float, *, accept_changes: bool) -> Trained:
+        before = self.folder.read_identity()
+        if before is not None:
+            found = changes(before, self.config, self.source.hashes)
+            if not accept_changes:
+                refuse_changes(found, folder=str(self.folder.path), command=self.command)
+            if before.get("finished") and not found:
+                return self._already(before)
+            self._say_versions(before)
+        self.say("started", folder=str(self.folder.path), command=shlex.join(self.command))
+        self._keep_config(before)
+        identity = self.folder.read_identity() or {}
+        torch.set_num_threads(int(identity["threads"]))
+        precision = identity.get("precision")
+        if precision is None or accept_changes:
+            precision = resolve_precision(self.source.base, self.config, say=self.say)
+            self.folder.update_identity(precision=precision)
+        self.say("phase", name="loading")
+        longest = self.source.prepared.train.longest_example
+        built = build(
+            self.source.base, self.config, precision=precision, longest=longest, say=self.say
+        )
+        plan = self._plan(built, identity)
+        self.say("phase", name="training")
+        store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
+        outcome = self._loop(built, plan, store)
+        return self._finish(built, store, outcome, began)
+
+    def _already(self, before: Mapping[str, Any]) -> Trained:
+        done = before["finished"]
+        self.say(
+            "notice",
+            code="finished",
+            message="this run is finished; --fresh starts over, "
+            "another setting with --accept-changes goes on",
+        )
+        return Trained(
+            self.folder.path, done["steps"], done["loss"], done["validation_loss"], done["seconds"]
+        )
+
+    def _say_versions(self, before: Mapping[str, Any]) -> None:
+        then, now = before.get("versions") or {}, versions()
+        other = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
+        if other:
+            self.say(
+                "notice",
+                code="versions",
+                message=f"resumed under other versions ({', '.join(other)}): the last bits may differ",
+            )
+
+    def _keep_config(self, before: Mapping[str, Any] | None) -> None:
+        self.folder.write_config(to_yaml(self.config))
+        self.folder.write_ledger(self.source.prepared.ledger.to_json())
+        kept = before or {"budgets": None, "precision": None}
+        threads = kept.get("threads") or resolve_threads(self.config.compute.threads)
+        self.folder.write_identity(
+            {
+                **kept,
+                **self.source.hashes,
+                "config": self.config.model_dump(mode="json"),
+                "versions": versions(),
+                "threads": threads,
+                "finished": None,
+            }
+        )
+
+    def _steps(self, rows: Any, *, shuffle: bool, alone: bool) -> StepSource:
+        return StepSource(
+            rows,
+            batch_size=self.config.train.batch_size,
+            seed=self.config.train.seed,
+            shuffle=shuffle,
+            share_prefixes=self.config.compute.share_prefixes and not alone,
+            pack=self.config.compute.pack and not alone,
+        )
+
+    def _plan(self, built: Built, identity: Mapping[str, Any]) -> Plan:
+        """The loop's numbers; budgets from the run's beginning, or from a rehearsal now."""
+        config = self.config.train
+        alone = built.alone_because is not None
+        rows = self.source.prepared.train
+        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone)
+        per_epoch = self.training.steps_per_epoch
+        steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+        budgets = identity.get("budgets")
+        if budgets is None:
+            rehearsed = self._rehearse(built, steps)
+            budgets = [(1, rehearsed.micro_batch_tokens)]
+            self.folder.update_identity(budgets=budgets)
+        save = config.save_steps or max(1, math.ceil(steps / 10))
+        held_out = self.source.prepared.validation is not None
+        return Plan(
+            steps=steps,
+            learning_rate=self.config.learning_rate,
+            budgets=tuple((int(a), int(b)) for a, b in budgets),
+            schedule=config.schedule,
+            warmup_ratio=config.warmup_ratio,
+            weight_decay=config.weight_decay,
+            betas=config.betas,
+            max_grad_norm=config.max_grad_norm,
+            seed=config.seed,
+            steps_per_epoch=per_epoch,
+            save_steps=save,
+            eval_steps=(config.eval_steps or save) if held_out else None,
+            early_stop=config.early_stop,
+        )
+
+    def _rehearse(self, built: Built, steps: int) -> Rehearsed:
+        self.say("phase", name="rehearsal")
+        rows = self.source.prepared.train
+        wanted = self.config.compute.micro_batch_tokens
+        sample = range(min(steps, _SAMPLED_STEPS))
+
+        def computed(budget: int) -> int:
+            return sum(self.training.step(k, budget).computed_tokens for k in sample)
+
+        rehearsed = rehearse(
+            built.loss,
+            longest=rows.longest_example,
+            typical=max(1, rows.num_tokens // rows.num_examples),
+            wanted=wanted if isinstance(wanted, int) else None,
+            state_bytes=12 * trained_parameter_count(built.loss),
+            computed_tokens=computed,
+            largest_step=max(self.training.step(k, 2**31).computed_tokens for k in sample),
+        )
+        self.say(
+            "rehearsed",
+            micro_batch_tokens=rehearsed.micro_batch_tokens,
+            reason=rehearsed.reason,
+            bytes_per_token=rehearsed.bytes_per_token,
+            available_bytes=rehearsed.available_bytes,
+            seconds_per_token=rehearsed.seconds_per_token,
+            trained_parameters=trained_parameter_count(built.loss),
+            steps=steps,
+        )
+        return rehearsed
+
+    def _loop(self, built: Built, plan: Plan, store: CheckpointStore) -> Outcome:
+        validation = self.source.prepared.validation
+        alone = built.alone_because is not None
+        held_out = (
+            None if validation is None else self._steps(validation, shuffle=False, alone=alone)
+        )
+        with self.stop.at_step_boundaries():
+            return run_loop(
+                built.loss,
+                self.training,
+                plan,
+                checkpoints=store,
+                say=self.say,
+                should_stop=self.stop,
+                resume=store.latest(self.say),
+                held_out=held_out,
+                on_budget=self._keep_budget,
+                write_report=self.folder.write_report,
+            )
+
+    def _keep_budget(self, from_step: int, tokens: int) -> None:
+        kept = (self.folder.read_identity() or {}).get("budgets") or []
+        self.folder.update_identity(budgets=[*kept, [from_step, tokens]])
+
+    def _finish(
+        self, built: Built, store: CheckpointStore, outcome: Outcome, began: float
+    ) -> Trained:
+        self.say("phase", name="saving")
+        if outcome.stopped_early:
+            best = store.best()
+            if best is not None:
+                named = {n: p for n, p in built.loss.named_parameters() if p.requires_grad}
+                read_weights(best.path, trained=named)
+                message = f"stopped early: the artifact holds the weights of step {best.step}"
+                self.say("notice", code="early-stop", message=message)
+        card = write_card(
+            config=self.config,
+            outcome=outcome,
+            hashes=self.source.hashes,
+            ledger=self.source.prepared.ledger.to_json(),
+            versions=versions(),
+            precision=str((self.folder.read_identity() or {}).get("precision")),
+        )
+        write_artifact(
+            self.folder.path,
+            base=self.source.base,
+            base_name=self._base_name(),
+            model=built.model,
+            adapted=built.adapted,
+            template=self.source.template.source,
+            stop_ids=turn_ends(self.source),
+            card=card,
+        )
+        seconds = time.time() - began
+        done = {
+            "steps": outcome.steps,
+            "loss": outcome.loss,
+            "validation_loss": outcome.best_loss,
+            "seconds": seconds,
+        }
+        self.folder.update_identity(finished=done)
+        self.say("finished", path=str(self.folder.path), **done)
+        return Trained(self.folder.path, outcome.steps, outcome.loss, outcome.best_loss, seconds)
+
+    def _base_name(self) -> str:
+        """What a loader finds again from anywhere: a hub id as it is, a folder as a whole path."""
+        name = self.config.model.name
+        return os.path.realpath(name) if Path(name).expanduser().is_dir() else name
