@@ -10,6 +10,8 @@ gets, and no manifest.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,7 +109,9 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
         save({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # a full disk reaches us only as text
         code = _SYSTEM_ERROR.search(str(error))
-        raise OSError(int(code[1]) if code else 0, str(error), str(path)) from error
+        number = int(code[1]) if code else errno.EIO
+        reason = os.strerror(number) if code else str(error)
+        raise OSError(number, reason, str(path)) from error
 
 
 def _fill(into: Mapping[str, Tensor], path: Path) -> None:
