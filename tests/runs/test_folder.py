@@ -43,9 +43,8 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path, name: str
 
 def test_a_folder_with_unrelated_files_can_hold_a_run(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    folder = RunFolder.create(tmp_path)
-    folder.write_identity({})
-    folder.start_over()
+    RunFolder.create(tmp_path).write_identity({})
+    RunFolder.create(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -54,26 +53,6 @@ def test_a_run_killed_before_its_first_record_can_be_started_again(tmp_path: Pat
     with folder.lock(), folder.events() as log:
         log.say("started")
     RunFolder.create(tmp_path)
-
-
-def test_starting_over_removes_what_a_run_wrote(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "model.safetensors").write_text("not of this run")
-    with folder.lock():
-        folder.write_config("a: 1\n")
-        folder.write_identity({})
-        with folder.events() as log:
-            log.say("started")
-        folder.checkpoints(keep=2).save(1, lambda path: (path / "w").write_bytes(b"1") and None)
-        folder.write_report("nonfinite-step-00000002", {"step": 2})
-        for name in ("adapter_model.safetensors", "adapter_config.json", "loss.png", "keep.txt"):
-            (folder.path / name).write_text("x")
-        (folder.path / "tokenizer.json").symlink_to(elsewhere / "model.safetensors")
-        folder.start_over()
-    assert sorted(p.name for p in folder.path.iterdir()) == ["keep.txt", "lock"]
-    assert (elsewhere / "model.safetensors").read_text() == "not of this run"
 
 
 def test_a_link_to_elsewhere_is_neither_read_nor_written_through(tmp_path: Path) -> None:

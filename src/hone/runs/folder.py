@@ -162,20 +162,6 @@ class RunFolder:
         self._write_json(f"{name}.json", report)
         return self.path / f"{name}.json"
 
-    def start_over(self) -> None:
-        """Remove everything that a run wrote here, its identity last; other files stay."""
-        try:
-            for name in _RECORDS:
-                if name != IDENTITY:
-                    self._disk.remove(self.path / name)
-            for item in sorted(self.path.iterdir()):
-                if _ARTIFACT.fullmatch(item.name) and self.is_run:
-                    self._disk.remove(item)
-            self._disk.remove(self.path / IDENTITY)
-            self._disk.fsync_folder(self.path)
-        except OSError as error:
-            raise self._error("cannot clear the output folder", error) from error
-
     def _write(self, name: str, text: str) -> None:
         try:
             self._disk.replace_file(self.path / name, text.encode())
