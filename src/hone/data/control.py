@@ -3,10 +3,11 @@ from forging them. It knows no turns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
 
-from hone.data.template import ChatTemplate, TemplateFault
+from hone.data.template import ChatTemplate, TemplateError
 from hone.data.tokenizer import Added, TextTokenizer
 from hone.data.trie import trie_pattern
 
@@ -14,7 +15,8 @@ from hone.data.trie import trie_pattern
 _BODY_WORDS: Final = ("think", "thought", "reason")
 _PRIVATE: Final = (range(0xE000, 0xF8FF), range(0xF0000, 0xFFFFD))
 _REPLACEMENT: Final = "�"
-_MEMO_TEXTS: Final = 2**16
+_MEMO_TEXTS: Final = 2**14
+_MEMO_TOOLS: Final = 2**6
 
 
 class ControlTokens:
@@ -40,17 +42,15 @@ class ControlTokens:
             self._long, tuple(literals)
         )
         self._memo: dict[str, tuple[bool, bool, bool]] = {}
+        self._tools: dict[str, tuple[bool, bool, bool]] = {}
 
-    def threaten(self, texts: Iterable[str]) -> bool:
+    def threaten(self, messages: Sequence[Any], tools: Sequence[Any]) -> bool:
         """Whether any text holds a control token, or could be part of one with what stands beside it."""
-        starts = ends = False
-        for text in texts:
-            held, start, end = self._look(text)
-            if held:
-                return True
-            starts |= start
-            ends |= end
-        return starts and ends  # two texts that a template puts side by side
+        seen = [*map(self._look, strings_in(messages))]
+        if tools:
+            seen.append(self._look_at_tools(tools))
+        held, starts, ends = (any(one[i] for one in seen) for i in range(3))
+        return held or (starts and ends)  # the latter: two texts that a template puts side by side
 
     def guard(self, text: str, mark: str) -> str:
         """`text` with marks, so that no control token can be read in it or across its ends."""
@@ -61,6 +61,18 @@ class ControlTokens:
         before = text.startswith(self._endings) or text in self._completed_around
         after = text.endswith(self._beginnings)
         return f"{mark if before else ''}{text}{mark if after else ''}"
+
+    def _look_at_tools(self, tools: Sequence[Any]) -> tuple[bool, bool, bool]:
+        """The same for a list of tools, which is long and mostly equal from row to row."""
+        key = json.dumps(tools)
+        known = self._tools.get(key)
+        if known is None:
+            seen = [*map(self._look, strings_in(list(tools)))]
+            known = tuple(any(one[i] for one in seen) for i in range(3))
+            if len(self._tools) >= _MEMO_TOOLS:
+                self._tools.clear()
+            self._tools[key] = known
+        return known
 
     def _look(self, text: str) -> tuple[bool, bool, bool]:
         """Whether the text threatens by itself, and whether its start or its end is part of a token."""
@@ -121,7 +133,7 @@ def _scaffolding(template: ChatTemplate) -> list[tuple[str, bool]]:
         text = template.render(
             [{"role": role, "content": word} for role, word in zip(roles, said, strict=True)]
         )
-    except TemplateFault:
+    except TemplateError:
         return []
     parts: list[tuple[str, bool]] = []
     for place, word in enumerate(said):
@@ -132,39 +144,44 @@ def _scaffolding(template: ChatTemplate) -> list[tuple[str, bool]]:
     return [*parts, (text, False)]
 
 
-def strings_in(value: Any) -> Iterable[str]:
-    """Every text inside a JSON value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield key
-            yield from strings_in(inner)
-    elif isinstance(value, Sequence):
-        for inner in value:
-            yield from strings_in(inner)
+def strings_in(value: Any) -> list[str]:
+    """Every text inside a JSON value, keys included, each occurrence once."""
+    found: list[str] = []
+    open_values = [value]
+    while open_values:
+        inner = open_values.pop()
+        if isinstance(inner, str):
+            found.append(inner)
+        elif isinstance(inner, dict):
+            found.extend(cast("dict[str, Any]", inner))
+            open_values.extend(cast("dict[str, Any]", inner).values())
+        elif isinstance(inner, list | tuple):
+            open_values.extend(cast("list[Any]", inner))
+    return found
 
 
 def guarded(value: Any, control: ControlTokens, mark: str) -> Any:
     """A copy of a JSON value with every threatening text in it guarded."""
     if isinstance(value, str):
         return control.guard(value, mark)
-    if isinstance(value, Mapping):
-        return {guarded(k, control, mark): guarded(v, control, mark) for k, v in value.items()}
-    if isinstance(value, Sequence):
-        return [guarded(inner, control, mark) for inner in value]
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        return {guarded(k, control, mark): guarded(v, control, mark) for k, v in named.items()}
+    if isinstance(value, list | tuple):
+        return [guarded(inner, control, mark) for inner in cast("list[Any]", value)]
     return value
 
 
 def unused_characters(texts: Iterable[str], count: int) -> list[str]:
     """Private-use characters that stand in none of the texts, neither as themselves nor as a JSON escape."""
-    listed = list(texts)
+    whole = "\n".join(texts)
+    lower = whole.lower()
     found: list[str] = []
     for code in (code for block in _PRIVATE for code in block):
         letter = chr(code)
         escape = f"\\u{code:04x}"
-        if not any(letter in text or escape in text.lower() for text in listed):
+        if letter not in whole and escape not in lower:
             found.append(letter)
             if len(found) == count:
                 return found
-    raise TemplateFault("the row uses every private-use character")
+    raise TemplateError("the row uses every private-use character")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from hone.data.conversation import Conversation, Message
 from hone.data.messages import Remarks, read_messages, read_tools, text_of
@@ -175,12 +175,11 @@ def _with_weight(message: Message, weight: float) -> Message:
 
 def _read_turns(value: Mapping[str, Any], where: str, remarks: Remarks) -> list[Message]:
     del remarks
-    messages = [
+    return [
         Message(role, text_of(value[role], f"{where} /{role}"))
         for role in ("system", "user", "assistant")
         if role in value and not (role == "system" and value[role] is None)
     ]
-    return messages
 
 
 _OPTIONAL: Final = frozenset({"system", "tools"})
@@ -192,5 +191,3 @@ SHAPES: Final[dict[str, Shape]] = {
     ),
     "turns": Shape("turns", ("user", "assistant"), ("system", "tools"), _read_turns),
 }
-
-assert set(cast("dict[str, Any]", SHAPES)) == {shape.name for shape in SHAPES.values()}

@@ -73,7 +73,7 @@ def text_of(value: object, where: str) -> str:
         return value
     if isinstance(value, list):
         return "".join(_part(one, f"{where}/{i}") for i, one in enumerate(cast("list[Any]", value)))
-    _refuse(
+    return _refuse(
         f"text is wanted; found {kind(value)}",
         where,
         'put it in quotes: text stays as it is written, so "42" and "true" stay text'

@@ -33,6 +33,8 @@ _TOLD: Final = {
     "prompt-not-rendered": "the template cannot write the prompt of a turn alone; its beginning was found by comparison",
     "part-not-rendered": "the template cannot write the conversation up to a turn; the turn was found by comparison",
     "split-row": "the template rewrites earlier turns: the row became one Example per trained turn",
+    "tools-not-written": "the template does not write tools: the model will not see them",
+    "calls-not-written": "the template does not write tool calls: they are not trained",
     "reasoning-not-written": "the template does not write reasoning: it is not trained",
     "blank-lines": "blank lines were skipped",
     "byte-order-mark": "the byte order mark at the start was removed",

@@ -20,7 +20,7 @@ _KEY: Final = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """What the slow parser refuses."""
 
 
@@ -80,7 +80,7 @@ def _parse_exactly(data: bytes, origin: Origin) -> JsonObject:
             parse_float=_finite,
             parse_constant=_refuse_constant,
         )
-    except _Refused as fault:
+    except _RefusedError as fault:
         raise DataError(
             str(fault), where=str(origin), remedy="remove one of the two, or repair the number"
         ) from fault
@@ -94,7 +94,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> JsonObject:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _Refused(f"the key {key!r} stands twice in one object")
+                raise _RefusedError(f"the key {key!r} stands twice in one object")
             seen.add(key)
     return found
 
@@ -102,12 +102,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> JsonObject:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise _Refused(f"the number {text[:40]} is beyond a double")
+        raise _RefusedError(f"the number {text[:40]} is beyond a double")
     return number
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise _Refused(f"{text} is not JSON")
+    raise _RefusedError(f"{text} is not JSON")
 
 
 def _explain(data: bytes, fault: orjson.JSONDecodeError, origin: Origin) -> NoReturn:

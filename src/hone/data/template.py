@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from hone.data.sandbox import TemplateFault, compile_template
+from hone.data.sandbox import TemplateError, compile_template
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError, ModelError
 
-__all__ = ["ChatTemplate", "TemplateFault", "load_template"]
+__all__ = ["ChatTemplate", "TemplateError", "load_template"]
 
 _SOURCE_CHARACTERS: Final = 2**20
 
@@ -93,10 +94,16 @@ class ChatTemplate:
         """Whether the source holds this word anywhere."""
         return name in self.source or name in (self._tool_source or "")
 
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within, a value is written as JSON once, however often it is rendered; nothing may change it."""
+        with self._compiled.remembering(), self._compiled_for_tools.remembering():
+            yield
+
     def render(
         self, messages: Messages, tools: Tools | None = None, add_generation_prompt: bool = False
     ) -> str:
-        """The text of `messages`. Raises TemplateFault when the template refuses them or exceeds its bounds."""
+        """The text of `messages`. Raises TemplateError when the template refuses them or exceeds its bounds."""
         compiled = self._compiled_for_tools if tools else self._compiled
         return compiled.render(
             {
@@ -176,5 +183,5 @@ def chatml(tokenizer: TextTokenizer) -> str:
 def _writes_first(template: ChatTemplate, token: str) -> bool:
     try:
         return template.render([{"role": "user", "content": "?"}]).startswith(token)
-    except TemplateFault:
+    except TemplateError:
         return False

@@ -88,7 +88,7 @@ class TextTokenizer:
         try:
             data = path.read_bytes()
             backend = Tokenizer.from_buffer(data)
-        except Exception as fault:  # noqa: BLE001  the library raises bare Exception
+        except Exception as fault:
             raise ModelError(
                 f"tokenizer.json cannot be read: {fault}",
                 where=str(path),

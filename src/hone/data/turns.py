@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hone.data.template import ChatTemplate, TemplateFault
+from hone.data.control import strings_in, unused_characters
+from hone.data.template import ChatTemplate, TemplateError
 
 Message = Mapping[str, Any]
 
@@ -39,24 +40,24 @@ class TurnFinder:
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         *,
-        sentinel: str,
+        mark: str,
         control_ends: Callable[[str], list[int]],
     ) -> None:
         self._template = template
         self._messages = list(messages)
         self._tools = tools
-        self._sentinel = sentinel
+        self._mark = mark
         self._control_ends = control_ends
 
     def whole(self) -> str:
-        """The text of the whole conversation. Raises TemplateFault."""
+        """The text of the whole conversation. Raises TemplateError."""
         return self._render(self._messages)
 
     def turn(self, place: int, weight: float) -> Turn:
-        """The assistant turn at `place`. Raises TemplateFault when the template refuses the conversation."""
+        """The assistant turn at `place`. Raises TemplateError when the template refuses the conversation."""
         try:
             text = self._render(self._messages[: place + 1])
-        except TemplateFault:
+        except TemplateError:
             return self._inside_whole(place, weight)
         remarks: list[str] = []
         try:
@@ -65,7 +66,7 @@ class TurnFinder:
             if start < len(prompt):
                 remarks.append("prompt-not-a-prefix")
                 start = min(start, self._start_by_difference(place, text))
-        except TemplateFault:
+        except TemplateError:
             remarks.append("prompt-not-rendered")
             start = self._start_by_difference(place, text)
         stop, closes = self._end(text, start)
@@ -100,7 +101,9 @@ class TurnFinder:
         return Turn(weight, text, start, stop, False, ("part-not-rendered",))
 
     def _stand_in(self, place: int) -> Message:
-        return {"role": self._messages[place]["role"], "content": self._sentinel}
+        """A message in its place that says what no message of the row says."""
+        (letter,) = unused_characters([self._mark, *strings_in(self._messages)], 1)
+        return {"role": self._messages[place]["role"], "content": letter}
 
 
 def _common(a: str, b: str) -> int:
