@@ -87,6 +87,9 @@ def rehearse(
             remedy="set compute.gradient_checkpointing=true, or data.max_length with "
             "data.too_long=drop, or a smaller model",
         )
+    if not loss.shared:  # each row is a Pack of its own, whatever the budget
+        _try_worst(loss, longest, longest=longest, vocab=vocab)
+        return Rehearsed(longest, per_token, free, {}, "rows run one at a time")
     if wanted is not None:
         budgets: Sequence[int] = (wanted,)
     elif device.type == "cuda":

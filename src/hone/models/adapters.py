@@ -5,6 +5,7 @@ It knows no rows and no optimizer.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, cast
 
 import torch
@@ -33,7 +34,8 @@ def attach_lora(model: PreTrainedModel, section: LoraSection, *, seed: int) -> P
     )
     # PEFT's own way to give it a layer class; nothing of it reaches the saved adapter.
     config._register_custom_module({nn.Linear: FusedLinear})  # pyright: ignore[reportPrivateUsage]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an older name
         torch.manual_seed(seed)
         try:
             adapted = get_peft_model(model, config)
