@@ -55,6 +55,7 @@ def model_folder(
         "bos_token_id": None,
         "eos_token_id": 2,
         "pad_token_id": 0,
+        "initializer_range": 0.3,
         **numbers,
     }
     shape = getattr(transformers, config)(**{k: v for k, v in base.items() if v != "unset"})
