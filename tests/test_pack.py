@@ -1,3 +1,5 @@
+"""The Pack's own rules, on random rows with shared beginnings."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -57,6 +57,7 @@ def test_show(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("state             finished", "tokens            300", "saved by sharing  40%"):
         assert part in text
     assert "note: something to know" in text
+    assert "o held-out rows   * best: 0.25 at step 2" in text, "the curve"
     assert run(["runs", "show", str(root / "second"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["state"] == "failed"

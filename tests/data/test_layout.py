@@ -1,3 +1,5 @@
+"""Laying rows out as Packs: nothing is lost, nothing is computed twice, the budget holds."""
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""Which rows a step holds: each row once an epoch, by seed and epoch alone."""
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

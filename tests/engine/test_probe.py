@@ -1,3 +1,5 @@
+"""The probe on real weights: families that share pass, models that would be silently wrong do not."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Adapters: which layers get one, how they begin, and that the fused product equals the stock one."""
+
 import pytest
 import torch
 

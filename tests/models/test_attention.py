@@ -1,3 +1,5 @@
+"""Attention over a Pack against its definition, in float64."""
+
 import math
 
 import pytest

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from hone.cli.curve import curve_text
 from hone.cli.lines import bytes_text, duration_text, loss_text
 from hone.errors import HoneError
 from hone.runs.folder import find_runs
@@ -67,6 +68,7 @@ def show(run: Run, *, root: Root = _RUNS, as_json: AsJson = False) -> None:
     _print_columns([[name, value] for name, value in _details(summary)])
     for notice in summary.notices:
         typer.echo(f"note: {notice}")
+    typer.echo(curve_text(folder))
 
 
 @app.command("compare")

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hone.cli.curve import curve_text
 from hone.cli.inputs import WORDS_HELP, WORDS_METAVAR, resolve_words
 from hone.cli.screen import open_screen
 from hone.config.layers import Resolved
 from hone.errors import ConfigError
+from hone.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from hone.recipes.train import Trained
@@ -101,5 +103,6 @@ def refuse_incomplete(resolved: Resolved, *, words: list[str]) -> None:
 def _say_result(trained: Trained) -> None:
     """The curve, and what to type next."""
     folder = shlex.quote(str(trained.folder))
+    typer.echo(curve_text(RunFolder(trained.folder)))
     typer.echo(f"next: hone chat {folder}")
     typer.echo(f"      hone runs show {folder}")
