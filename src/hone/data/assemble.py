@@ -82,12 +82,12 @@ class Assembler:
         ends = first + sum(map(len, trained))
         eos = self._tokenizer.eos_id
         closing = [] if last.closes or eos is None else [np.array([eos], dtype=np.int32)]
-        ids: Int32 = np.concatenate([np.zeros(0, np.int32), *before, *after, *closing])
-        weight: Float32 = np.zeros(ids.shape[0], dtype=np.float32)
+        parts: list[Int32] = [np.zeros(0, np.int32), *before, *after, *closing]
+        ids: Int32 = np.concatenate(parts)
+        weight: Float32 = np.zeros(len(ids), dtype=np.float32)
         for turn in group.turns[:-1]:
-            weight[self._token_at(group, starts, turn.start) : _stop(group, starts, turn)] = (
-                turn.weight
-            )
+            begin, end = self._token_at(group, starts, turn.start), _stop(group, starts, turn)
+            weight[begin:end] = turn.weight
         weight[first : ends + len(closing)] = last.weight
         weight[:1] = 0  # nothing comes before the first token
         return Example(ids, weight, origin)

@@ -68,7 +68,8 @@ class ControlTokens:
         known = self._tools.get(key)
         if known is None:
             seen = [*map(self._look, strings_in(list(tools)))]
-            known = tuple(any(one[i] for one in seen) for i in range(3))
+            held, starts, ends = (any(one[i] for one in seen) for i in range(3))
+            known = (held, starts, ends)
             if len(self._tools) >= _MEMO_TOOLS:
                 self._tools.clear()
             self._tools[key] = known

@@ -139,7 +139,7 @@ def _read_prompt_completion(
 ) -> list[Message]:
     prompt, completion = value["prompt"], value["completion"]
     if isinstance(prompt, list):
-        said = read_messages(prompt, f"{where} /prompt", remarks)
+        said = read_messages(value["prompt"], f"{where} /prompt", remarks)
         for message in said:
             if message.weight:
                 raise DataError(
@@ -151,7 +151,7 @@ def _read_prompt_completion(
     else:
         messages = [Message("user", text_of(prompt, f"{where} /prompt"))]
     if isinstance(completion, list):
-        messages += read_messages(completion, f"{where} /completion", remarks)
+        messages += read_messages(value["completion"], f"{where} /completion", remarks)
     else:
         messages.append(Message("assistant", text_of(completion, f"{where} /completion")))
     if value.get("system") is not None:

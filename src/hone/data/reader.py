@@ -81,7 +81,8 @@ class RowReader:
             ) from fault
 
     def _rows(self, stream: BinaryIO) -> Iterator[Row]:
-        head = stream.peek(16)[:16]  # type: ignore[attr-defined]
+        head = stream.read(16)
+        stream.seek(0)
         _check_magic(head, self.file)
         if head.startswith(_BOM):
             self.had_bom = True

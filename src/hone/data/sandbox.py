@@ -11,7 +11,7 @@ import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn, cast
@@ -20,7 +20,8 @@ import jinja2
 import jinja2.ext
 import orjson
 from jinja2 import nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from hone.errors import DataError, ModelError
@@ -35,6 +36,7 @@ _LONGEST_ARGUMENT: Final = 10**6
 _INTEGER_BITS: Final = 4096
 _DICT_NAMES: Final = frozenset(dir(dict))
 _REMEMBERED: Final = 1024
+_CONTAINERS: Final[tuple[type, ...]] = (list, tuple, dict, Namespace)
 
 
 class TemplateError(DataError):
@@ -63,7 +65,7 @@ class _Budget:
         """`value`, unless it is too large to be handled further."""
         if isinstance(value, str):
             self.fits(len(value))
-        elif isinstance(value, list | tuple | dict | Namespace):
+        elif _is_container(value):
             self.measure(value)
         return value
 
@@ -95,7 +97,7 @@ class CompiledTemplate:
         """Texts in the source, split where a format string takes a value."""
 
     @contextlib.contextmanager
-    def remembering(self) -> Iterator[None]:
+    def remembering(self) -> Generator[None]:
         """Within, one object is written as JSON once; nothing may change it meanwhile."""
         self._environment.remembered = {}
         try:
@@ -142,17 +144,19 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )
         self.budget = _Budget(0)
-        for name, function in list(self.filters.items()):
-            self.filters[name] = self._bounded_filter(name, function)
-        self.filters["tojson"] = self._tojson
-        self.filters["hone counted"] = self._counted
-        self.filters["hone checked"] = lambda value: self.budget.checked(value)
-        self.globals.pop("lipsum", None)
-        self.globals["range"] = self._range
-        self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self.globals["dict"] = _PlainDict()
-        self.globals["namespace"] = _PlainNamespace
+        filters = cast("dict[str, Callable[..., Any]]", self.filters)
+        for name, function in list(filters.items()):
+            filters[name] = self._bounded_filter(name, function)
+        filters["tojson"] = self._tojson
+        filters["hone counted"] = self._counted
+        filters["hone checked"] = self._checked
+        names = cast("dict[str, Any]", self.globals)
+        names.pop("lipsum", None)
+        names["range"] = self._range
+        names["raise_exception"] = _raise_exception
+        names["strftime_now"] = _strftime_now
+        names["dict"] = _PlainDict()
+        names["namespace"] = _PlainNamespace
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As inherited; for a key of a plain dict without the detour over an exception."""
@@ -244,7 +248,7 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
             value = told[0] if told else None
             if name == "join":
                 told[0] = value = list(cast("Iterable[Any]", value))
-                self._check_join(str((*told[1:], kwargs.get("d", ""))[0]), cast("list[Any]", value))
+                self._check_join(str((*told[1:], kwargs.get("d", ""))[0]), value)
             elif name == "replace" and len(told) >= 3:
                 self._check_replace(value, told[1], told[2])
             elif name == "indent":
@@ -279,6 +283,9 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
             self.budget.spend(len(values))
             return values
         return self._count_each(values)
+
+    def _checked(self, value: Any) -> Any:
+        return self.budget.checked(value)
 
     def _count_each(self, values: Iterable[Any]) -> Iterator[Any]:
         for value in values:
@@ -417,6 +424,10 @@ def _size(variables: Mapping[str, Any]) -> int:
         return len(json.dumps(dict(variables), default=str))
 
 
+def _is_container(value: object) -> bool:
+    return isinstance(value, _CONTAINERS)
+
+
 def _check_integers(values: Iterable[Any], most: int) -> None:
     for value in values:
         if isinstance(value, int) and abs(value) > most:
@@ -425,6 +436,10 @@ def _check_integers(values: Iterable[Any], most: int) -> None:
 
 def _bits(value: object) -> int:
     return value.bit_length() if isinstance(value, int) else 0
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _check_name(name: object) -> None:

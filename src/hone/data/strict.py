@@ -41,7 +41,7 @@ def parse_object(data: bytes, origin: Origin) -> JsonObject:
             where=str(origin),
             remedy='write {"messages": […]} or another known shape',
         )
-    keys, depth = _measure(value)
+    keys, depth = _measure(cast("JsonObject", value))
     if depth > MAX_DEPTH:
         raise DataError(
             f"nested {depth} levels deep; at most {MAX_DEPTH}",
@@ -146,11 +146,14 @@ def _explain(data: bytes, fault: orjson.JSONDecodeError, origin: Origin) -> NoRe
 
 
 def _kind(value: object) -> str:
-    return {
-        list: "a list",
-        str: "text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        type(None): "null",
-    }.get(type(value), type(value).__name__)
+    match value:
+        case list():
+            return "a list"
+        case str():
+            return "text"
+        case bool():
+            return "true or false"
+        case None:
+            return "null"
+        case _:
+            return "a number"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -95,7 +95,7 @@ class ChatTemplate:
         return name in self.source or name in (self._tool_source or "")
 
     @contextlib.contextmanager
-    def remembering(self) -> Iterator[None]:
+    def remembering(self) -> Generator[None]:
         """Within, a value is written as JSON once, however often it is rendered; nothing may change it."""
         with self._compiled.remembering(), self._compiled_for_tools.remembering():
             yield

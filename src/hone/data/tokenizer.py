@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +108,7 @@ class TextTokenizer:
     @cached_property
     def added(self) -> tuple[Added, ...]:
         """Every added token, by id."""
-        found = cast("dict[int, AddedToken]", self._backend.get_added_tokens_decoder())
+        found = self._backend.get_added_tokens_decoder()
         return tuple(
             Added(t.content, i, t.special, t.lstrip, t.rstrip, t.single_word, t.normalized)
             for i, t in sorted(found.items())
@@ -237,7 +237,7 @@ class TextTokenizer:
         return frozenset(found)
 
     @contextlib.contextmanager
-    def _mode(self, *, continues: bool, plain: bool) -> Iterator[None]:
+    def _mode(self, *, continues: bool, plain: bool) -> Generator[None]:
         """Switch the backend for one call; a switch costs microseconds, a second backend megabytes."""
         backend = self._backend
         swap = continues and bool(self._prefix_parts)
@@ -257,7 +257,7 @@ class TextTokenizer:
     @cached_property
     def _without_prefix(self) -> tuple[Any, Any]:
         """The normalizer and pre-tokenizer of this tokenizer for text in the middle of a sequence."""
-        state = {
+        state: dict[str, Any] = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
@@ -280,8 +280,9 @@ def _prefixes(part: dict[str, Any]) -> set[str]:
     """Where a part of the pipeline puts a space before text: 'first', 'always', both or nowhere."""
     match part.get("type"):
         case "Sequence":
-            inner = part.get("normalizers") or part.get("pretokenizers") or []
-            return set().union(*map(_prefixes, inner))
+            inner: list[dict[str, Any]] = part.get("normalizers") or part.get("pretokenizers") or []
+            found: set[str] = set()
+            return found.union(*map(_prefixes, inner))
         case "Prepend":
             return {"always"}
         case "Metaspace":
@@ -367,24 +368,32 @@ def _special_names(config: dict[str, Any]) -> dict[str, str]:
 
 def _add_missing_tokens(backend: Tokenizer, config: dict[str, Any], names: dict[str, str]) -> None:
     """Tokens that only tokenizer_config.json knows; their flags there win over those of tokenizer.json."""
-    known = cast("dict[int, AddedToken]", backend.get_added_tokens_decoder())
-    have = {token.content for token in known.values()}
+    have = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    named = set(names.values())
     listed = cast("dict[str, dict[str, Any]]", config.get("added_tokens_decoder") or {})
     for _, said in sorted(listed.items(), key=lambda item: int(item[0])):
         content = str(said.get("content", ""))
-        if not content or content in have:
+        if not content:
             continue
         flags = {
             key: bool(said[key])
             for key in ("lstrip", "rstrip", "normalized", "single_word")
             if key in said
         }
-        token = AddedToken(content, special=bool(said.get("special")), **flags)
-        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-        have.add(content)
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
-    texts = [one for one in extra if isinstance(one, str)] if isinstance(extra, list) else []
-    for content in (*names.values(), *texts):
+        token = AddedToken(content, special=bool(said.get("special")) or content in named, **flags)
+        if content not in have or repr(have[content]) != repr(token):
+            _add(backend, token)
+            have[content] = token
+    extra: Any = config.get("additional_special_tokens") or config.get("extra_special_tokens")
+    texts = cast("list[Any]", extra) if isinstance(extra, list) else []
+    for content in (*names.values(), *(one for one in texts if isinstance(one, str))):
         if content not in have:
-            backend.add_special_tokens([AddedToken(content, special=True, normalized=False)])
-            have.add(content)
+            have[content] = AddedToken(content, special=True, normalized=False)
+            _add(backend, have[content])
+
+
+def _add(backend: Any, token: AddedToken) -> None:
+    if token.special:
+        backend.add_special_tokens([token])
+    else:
+        backend.add_tokens([token])
