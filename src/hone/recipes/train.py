@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,8 +42,8 @@ from hone.recipes.build import (
     resolve_threads,
     trained_parameter_count,
 )
-from hone.recipes.card import write_card
 from hone.recipes.cache import cache_folder
+from hone.recipes.card import write_card
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.events import Event, EventLog, Listener, Say
@@ -359,6 +359,7 @@ class _Run:
             longest=rows.longest_example,
             typical=max(1, rows.num_tokens // rows.num_examples),
             wanted=wanted if isinstance(wanted, int) else None,
+            trained_share=rows.num_trained_tokens / rows.num_tokens,
             state_bytes=12 * trained_parameter_count(built.loss),
             computed_tokens=computed,
             largest_step=max(self.training.step(k, 2**31).computed_tokens for k in sample),
