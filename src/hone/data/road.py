@@ -90,10 +90,13 @@ class Road:
                 yield row
         self._settle()
 
-    def rows(self) -> Iterator[RoadRow]:
-        """Every row, dropped ones too; what `refuse` refuses comes uncut."""
+    def rows(self, *, skip: int = 0, most: int | None = None) -> Iterator[RoadRow]:
+        """Rows, dropped ones too: all after the first `skip`, or the next `most`; nothing behind them is
+        read. What the limit refuses comes uncut."""
         renderer = self._renderer()
-        source = iter(self._reader)
+        source = islice(self._reader, None if most is None else skip + most)
+        for row in islice(source, skip):
+            self._format.read(row)
         while batch := list(islice(source, _BATCH_ROWS)):
             conversations = [self._format.read(row) for row in batch]
             self.ledger.shape = self._format.shape

@@ -54,11 +54,9 @@ class TextTokenizer:
         chat_template: str | None = None,
         tool_template: str | None = None,
         folder: Path | None = None,
-        digest: str | None = None,
     ) -> None:
         self._backend = backend
         self._config = config or {}
-        self._digest = digest
         self.chat_template = chat_template
         """Jinja source of the model's own chat template, or None."""
         self.tool_template = tool_template
@@ -68,6 +66,7 @@ class TextTokenizer:
         self.special_names: dict[str, str] = _special_names(self._config)
         """`bos_token`, `eos_token`, … as named in the configuration: what templates write by these names."""
         _add_missing_tokens(backend, self._config, self.special_names)
+        self._texts: dict[int, str] = {}
         backend.no_truncation()
         backend.no_padding()
 
@@ -86,8 +85,7 @@ class TextTokenizer:
                 ".save_pretrained(…)), or name another model",
             )
         try:
-            data = path.read_bytes()
-            backend = Tokenizer.from_buffer(data)
+            backend = Tokenizer.from_file(str(path))
         except Exception as fault:
             raise ModelError(
                 f"tokenizer.json cannot be read: {fault}",
@@ -102,7 +100,6 @@ class TextTokenizer:
             chat_template=templates.get("default"),
             tool_template=templates.get("tool_use"),
             folder=folder,
-            digest=hashlib.sha256(data).hexdigest(),
         )
 
     @cached_property
@@ -160,10 +157,12 @@ class TextTokenizer:
         length = self._config.get("model_max_length")
         return length if isinstance(length, int) and 0 < length < 10**9 else None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides the ids: tokenizer.json, the added tokens and the special names."""
-        base = self._digest or hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        path = self.folder and self.folder / "tokenizer.json"
+        data = path.read_bytes() if path else self._backend.to_str().encode()
+        base = hashlib.sha256(data).hexdigest()
         rest = [
             base,
             self.special_names,
@@ -213,6 +212,13 @@ class TextTokenizer:
         whole = self.decode([*anchor, *ids])
         return whole[len(start) :] if whole.startswith(start) else self.decode(ids)
 
+    def text_of(self, token_id: int) -> str:
+        """What one id adds to a text in its middle; `�` stands for bytes that are no character alone."""
+        known = self._texts.get(token_id)
+        if known is None:
+            known = self._texts[token_id] = self.decode_after(self._anchor, [token_id])
+        return known
+
     def token(self, token_id: int) -> str:
         """The vocabulary's own spelling of one id (`Ġhello`), or `<id>` for an id without a token."""
         found = self._backend.id_to_token(int(token_id))
@@ -221,6 +227,11 @@ class TextTokenizer:
     def id_of(self, token: str | None) -> int | None:
         """Id of a token's exact text, or None."""
         return None if token is None else self._backend.token_to_id(token)
+
+    @cached_property
+    def _anchor(self) -> list[int]:
+        """An ordinary id to decode after, so that a decoder drops no leading space of what follows."""
+        return [i for i in self.encode("a") if i not in self.special_ids][-1:]
 
     @cached_property
     def prefixes_every_piece(self) -> bool:

@@ -1,0 +1,184 @@
+"""`preview`: the first rows as training would receive them, token by token. It writes and draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from hone.config.sections import Config
+from hone.data.example import Example
+from hone.data.ledger import Ledger
+from hone.data.render import Renderer, trained_texts
+from hone.data.road import Road, RoadRow, told
+from hone.data.template import load_template
+from hone.data.tokenizer import TextTokenizer
+from hone.errors import ConfigError
+from hone.models.facts import longest_row
+from hone.models.source import find_model, read_config
+
+_LONGEST_CHARACTER: Final = 8  # tokens: more than the bytes of any one character
+NO_LIMIT: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens [start, stop) of an Example that fare alike: cut, or kept and trained with one weight."""
+
+    start: int
+    stop: int
+    weight: float
+    is_cut: bool
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training receives these tokens, and not as context alone."""
+        return self.weight > 0 and not self.is_cut
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The fewest tokens, from `start` on, that make whole characters."""
+
+    start: int
+    ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Rows of a file, as training would receive them."""
+
+    rows: list[RoadRow]
+    ledger: Ledger
+    tokenizer: TextTokenizer
+    template: str
+    """Whose chat template it is."""
+    max_length: int
+    control_ids: frozenset[int]
+
+    @property
+    def notices(self) -> list[str]:
+        """What was noticed in these rows, in sentences."""
+        return [
+            f"{told(code)} ({', '.join(tally.rows)})" for code, tally in self.ledger.notices.items()
+        ]
+
+    def limit(self) -> str:
+        """The length limit in words."""
+        return "none" if self.max_length == NO_LIMIT else f"{self.max_length:,} tokens"
+
+    def remark(self, row: RoadRow, example: Example) -> str:
+        """What the length limit does to one of the row's uncut Examples; empty where it does nothing."""
+        if example.num_tokens <= self.max_length:
+            return ""
+        if row.examples and row.examples[0].num_tokens <= self.max_length:
+            return f"cut to the limit of {self.limit()}"
+        return f"longer than the limit of {self.limit()}: training would refuse it"
+
+    def runs(self, row: RoadRow, number: int) -> list[Run]:
+        """The row's Example `number`, as it was before any cut, in runs of tokens that fare alike."""
+        example = row.uncut[number]
+        kept = _kept(row, example, self.max_length)
+        weight = np.where(np.arange(example.num_tokens) < kept, example.weight, -1.0)
+        edges = [0, *(np.flatnonzero(np.diff(weight)) + 1).tolist(), example.num_tokens]
+        return [
+            Run(start, stop, max(0.0, float(weight[start])), bool(weight[start] < 0))
+            for start, stop in pairwise(edges)
+            if start < stop
+        ]
+
+    def pieces(self, example: Example, start: int, stop: int) -> Iterator[Piece]:
+        """Tokens [start, stop) of an Example with their text."""
+        ids = example.input_ids[max(0, start - 1) : stop].tolist()
+        at = start - max(0, start - 1)
+        while at < len(ids):
+            end, text = _whole_characters(ids, at, self.tokenizer)
+            yield Piece(stop - len(ids) + at, tuple(ids[at:end]), text)
+            at = end
+
+    def is_control(self, token_id: int) -> bool:
+        """Whether only the chat template may write this token."""
+        return token_id in self.control_ids
+
+    def text(self, example: Example, start: int, stop: int) -> str:
+        """The text of tokens [start, stop) of an Example."""
+        ids = example.input_ids
+        return self.tokenizer.decode_after(
+            ids[max(0, start - 1) : start].tolist(), ids[start:stop].tolist()
+        )
+
+    def json_lines(self) -> Iterator[dict[str, Any]]:
+        """One object for every Example that training would receive."""
+        for row in self.rows:
+            for example in row.examples:
+                yield {
+                    "origin": {"file": example.origin.file, "line": example.origin.line},
+                    "input_ids": example.input_ids.tolist(),
+                    "weight": example.weight.tolist(),
+                    "tokens": [self.tokenizer.text_of(i) for i in example.input_ids.tolist()],
+                    "trained_text": trained_texts([example], self.tokenizer),
+                }
+
+
+def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
+    """Read `rows` rows after the first `skip` and lead them down the road of training.
+
+    Raises ConfigError, ModelError, and DataError for a row that training would refuse.
+    """
+    if not config.data.path:
+        raise ConfigError("no rows to show", remedy="type: hone preview DATA.jsonl --model MODEL")
+    if not config.model.name:
+        raise ConfigError(
+            "no model, whose tokenizer and chat template are needed",
+            remedy=f"type: hone preview {config.data.path} --model FOLDER_OR_HUB_ID",
+        )
+    folder = find_model(config.model)
+    # A file that cannot be read is told before the tokenizer, which takes most of the time, is loaded.
+    max_length = config.data.max_length or _longest(folder) or NO_LIMIT
+    made: list[Renderer] = []
+
+    def renderer() -> Renderer:
+        tokenizer = TextTokenizer.load(folder)
+        template = load_template(
+            tokenizer, choice=config.data.template, variables=config.data.template_kwargs
+        )
+        made.append(Renderer(tokenizer, template, config.data.train_on))
+        return made[0]
+
+    road = Road(config.data, renderer=renderer, max_length=max_length, file=config.data.path)
+    found = list(road.rows(skip=skip, most=rows))
+    names = {
+        "model": "the model's own",
+        "chatml": "ChatML",
+        "file": config.data.template or "a file",
+    }
+    template = names[made[0].template.origin]
+    return Preview(found, road.ledger, made[0].tokenizer, template, max_length, made[0].control.ids)
+
+
+def _longest(folder: Any) -> int | None:
+    """The model's limit in tokens; a folder with only a tokenizer has none."""
+    return longest_row(read_config(folder)) if (folder / "config.json").is_file() else None
+
+
+def _kept(row: RoadRow, example: Example, max_length: int) -> int:
+    """How many of its tokens training would receive."""
+    if row.dropped or example.num_tokens > max_length:
+        return 0 if row.dropped and row.dropped != "all trained tokens cut" else max_length
+    return example.num_tokens
+
+
+def _whole_characters(ids: Sequence[int], at: int, tokenizer: TextTokenizer) -> tuple[int, str]:
+    """The end and text of the shortest run from `at` that decodes to whole characters, or of one token."""
+    text = tokenizer.text_of(ids[at])
+    if not text.endswith("�"):
+        return at + 1, text
+    for stop in range(at + 2, min(len(ids), at + _LONGEST_CHARACTER) + 1):
+        longer = tokenizer.decode_after(ids[:at], ids[at:stop])
+        if not longer.endswith("�"):
+            return stop, longer
+    return at + 1, text
