@@ -19,7 +19,7 @@ class TinyLoss(nn.Module):
     """Each position predicts from the mean of what it sees, by the Pack's own visibility rule.
 
     `noise` multiplies hidden states by numbers from torch's generator: then a run repeats only if the
-    generator's state does. `fault(pack)` runs before each forward and may raise, or return a factor.
+    generator's state does. `fault(pack)` runs in each forward, after the noise, and may raise, or return a factor.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class TinyLoss(nn.Module):
         self.begun.append((step, seed))
 
     def forward(self, pack: Pack, scale: float) -> Tensor:
-        factor = 1.0 if self.fault is None else self.fault(pack)
         places = torch.arange(pack.num_tokens)
         until = torch.from_numpy(pack.visible_until)
         sees = (places[None, :] <= places[:, None]) & (places[:, None] < until[None, :])
@@ -58,6 +57,7 @@ class TinyLoss(nn.Module):
         hidden = self.norm(torch.tanh(self.mix(context)))
         if self.training and self.noise:
             hidden = hidden * (1 + self.noise * torch.rand(hidden.shape))
+        factor = 1.0 if self.fault is None else self.fault(pack)
         logits = hidden[torch.from_numpy(pack.predict)] @ self.head
         nll = -torch.log_softmax(logits, dim=-1)[
             torch.from_numpy(pack.source), torch.from_numpy(pack.target)

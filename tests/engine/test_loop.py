@@ -256,6 +256,32 @@ def test_halvings_replayed_on_resume_give_the_same_bits(tmp_path: Path) -> None:
     assert weights(resumed) == weights(straight)
 
 
+@pytest.mark.parametrize("call", range(1, 8))
+def test_what_a_failed_attempt_left_is_gone(tmp_path: Path, call: int) -> None:
+    """Memory runs out in one forward, in the middle of a step or not: no gradient and no drawn number stays."""
+    kept: list[tuple[int, int]] = [(1, 30)]
+    calls = 0
+
+    def once(pack: Pack) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise MemoryError
+        return 1.0
+
+    failing, replayed = TinyLoss(noise=0.1, fault=once), TinyLoss(noise=0.1)
+    run(
+        tmp_path / "failing",
+        failing,
+        plan=plan(budgets=tuple(kept)),
+        on_budget=lambda step, tokens: kept.append((step, tokens)),
+    )
+    assert len(kept) == 2
+    torch.manual_seed(1)
+    run(tmp_path / "replayed", replayed, plan=plan(budgets=tuple(kept)))
+    assert weights(failing) == weights(replayed)
+
+
 def test_out_of_memory_with_every_example_alone_ends_the_run(tmp_path: Path) -> None:
     module = TinyLoss(fault=Scarce(3))
     before = weights(module)
@@ -363,6 +389,43 @@ def test_the_best_checkpoint_stays_and_an_early_stop_ends_the_run(tmp_path: Path
     again = Said()
     assert run(tmp_path, TinyLoss(), again, plan=settings, held_out=held_out) == outcome
     assert again.names == ["resumed"]
+
+
+def test_a_better_evaluation_is_saved_though_no_checkpoint_is_due(tmp_path: Path) -> None:
+    said, held_out = Said(), TinySource()
+    outcome = run(
+        tmp_path,
+        TinyLoss(),
+        said,
+        plan=plan(eval_steps=2, save_steps=100, learning_rate=0.3),
+        held_out=held_out,
+    )
+    assert outcome.best_step is not None
+    saved = [told["step"] for told in said.of("saved")]
+    assert outcome.best_step in saved
+    assert saved != [2, 4, 6, 7]  # and a worse one is not
+    best = store(tmp_path).best()
+    assert best is not None
+    assert best.step == outcome.best_step
+
+
+def test_a_stop_during_the_last_evaluation_leaves_it_for_the_resumed_run(tmp_path: Path) -> None:
+    settings = plan(eval_steps=7)
+    first, should_stop = stop_after(7, Interrupted("stop"))
+    with pytest.raises(Interrupted):
+        run(
+            tmp_path,
+            TinyLoss(),
+            first,
+            plan=settings,
+            held_out=TinySource(seed=8),
+            should_stop=should_stop,
+        )
+    assert not first.of("evaluated")
+    second = Said()
+    outcome = run(tmp_path, TinyLoss(), second, plan=settings, held_out=TinySource(seed=8))
+    assert second.names == ["resumed", "evaluated", "saved"]
+    assert outcome.best_step == 7
 
 
 def test_a_stop_during_an_evaluation_leaves_it_for_the_resumed_run(tmp_path: Path) -> None:

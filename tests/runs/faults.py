@@ -52,6 +52,8 @@ class FaultyDisk(Disk):
         super().make_folder(path)
 
     def remove(self, path: Path) -> None:
+        if self.calls + 1 >= self.at and not self.struck and path.is_dir():
+            sorted(path.iterdir())[0].unlink()  # part of it is gone
         self.strike("remove")
         super().remove(path)
 
@@ -59,13 +61,15 @@ class FaultyDisk(Disk):
 class PowerLoss(FaultyDisk):
     """A disk whose cache is lost: `lose()` leaves of it only what had been pushed.
 
-    Content that was not pushed comes back empty, names that were not pushed come back as they were.
+    Content that was not pushed comes back empty; names that were not pushed are missing, or, after a
+    rename, as they were.
     """
 
     def __init__(self, at: int) -> None:
         super().__init__(at, dies=True)
         self.pushed: set[int] = set()
         self.renamed: list[tuple[Path, Path]] = []
+        self.made: dict[int, set[str]] = {}  # names pushed in each new folder
 
     def fsync(self, path: Path) -> None:
         super().fsync(path)
@@ -73,7 +77,12 @@ class PowerLoss(FaultyDisk):
 
     def fsync_folder(self, path: Path) -> None:
         super().fsync_folder(path)
+        self.made[path.stat().st_ino] = {item.name for item in path.iterdir()}
         self.renamed = [(old, new) for old, new in self.renamed if new.parent != path]
+
+    def make_folder(self, path: Path) -> None:
+        super().make_folder(path)
+        self.made[path.stat().st_ino] = set()
 
     def rename(self, old: Path, new: Path) -> None:
         super().rename(old, new)
@@ -83,6 +92,10 @@ class PowerLoss(FaultyDisk):
         for path in folder.rglob("*"):
             if path.is_file() and path.stat().st_ino not in self.pushed:
                 path.write_bytes(b"")
+        for path in sorted(folder.iterdir()) if names_too else []:
+            for item in path.iterdir() if path.stat().st_ino in self.made else []:
+                if item.name not in self.made[path.stat().st_ino]:
+                    item.unlink()
         for old, new in reversed(self.renamed if names_too else []):
             if new.exists() and not old.exists():
                 new.rename(old)

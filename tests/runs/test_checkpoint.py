@@ -261,6 +261,12 @@ def test_an_abandoned_future_is_gone_once_its_successor_stands(tmp_path: Path) -
     assert names(tmp_path) == ["step-00000005", "step-00000006"]
 
 
+def test_a_whole_future_is_gone_too_when_a_run_begins_again(tmp_path: Path) -> None:
+    filled(tmp_path, 5, 8, 9)
+    filled(tmp_path).save(1, writer(1))
+    assert names(tmp_path) == ["step-00000001"]
+
+
 # Faults
 
 
@@ -284,6 +290,7 @@ def check_after(folder: Path, *, finished: bool, scene: str) -> None:
     assert new or (not finished and holds(latest, 2))
     assert not said.of("notice")
     assert all(name.startswith("step-") for name in names(folder))
+    assert all(names(path) == ["manifest.json", *FILES] for path in folder.iterdir())
     assert store.save(4, writer(4)).step == 4
     assert len(names(folder)) == 2
 

@@ -235,6 +235,7 @@ class CheckpointStore:
         doomed = self.folder / f"{_REMOVING}{path.name}"
         self._disk.remove(doomed)
         self._disk.rename(path, doomed)
+        self._disk.fsync_folder(self.folder)
         self._disk.remove(doomed)
         self._unusable.discard(path)
 
