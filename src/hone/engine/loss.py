@@ -9,7 +9,7 @@ Legend: T tokens, S predicting positions, N predictions, E hidden size, V vocabu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,8 +87,7 @@ class PackLoss(nn.Module):
         chunk = max(1, CHUNK_BYTES // (4 * self.head.vocab_size))
         predictions = _Predictions(self.head, source, target, weight, chunk)
         trained = tuple(self.head.trained_parameters())
-        loss: Tensor = _ChunkedLoss.apply(picked, predictions, *trained)
-        return loss
+        return cast(Tensor, _ChunkedLoss.apply(picked, predictions, *trained))
 
 
 class _Predictions:
@@ -152,10 +151,9 @@ def _bounds(
     predictions: _Predictions, positions: int
 ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Ranges of positions, and of the predictions that they make, chunk by chunk."""
-    edges = list(range(0, positions, predictions.chunk)) + [positions]
-    cuts = torch.searchsorted(
-        predictions.source, torch.tensor(edges, device=predictions.source.device)
-    ).tolist()
+    edges = [*range(0, positions, predictions.chunk), positions]
+    places = torch.tensor(edges, device=predictions.source.device)
+    cuts = cast("list[int]", torch.searchsorted(predictions.source, places).tolist())
     return [((edges[i], edges[i + 1]), (cuts[i], cuts[i + 1])) for i in range(len(edges) - 1)]
 
 

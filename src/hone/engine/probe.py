@@ -7,6 +7,7 @@ head do not keep to the Pack's rule gives another loss or another gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from hone.engine.loss import PackLoss
 from hone.pack import Pack
 
+_TRUNK = 11  # tokens that both rows share
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 
 
@@ -39,9 +41,9 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
     `attention` and `alone` are attention implementations: ours, and the family's own.
     """
     vocab = loss.head.vocab_size
-    trunk = np.arange(11, dtype=np.int64) * 7919 % vocab
-    tails = [np.arange(1, 7) * 104729 % vocab, np.arange(1, 10) * 1299709 % vocab]
-    pack = _shared_pack(trunk, [t.astype(np.int64) for t in tails])
+    trunk = [i * 7919 % vocab for i in range(_TRUNK)]
+    tails = ([i * 104729 % vocab for i in range(1, 7)], [i * 1299709 % vocab for i in range(1, 10)])
+    pack = _shared_pack(trunk, tails)
     model = loss.model
     training = model.training
     model.eval()
@@ -52,8 +54,8 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
         with torch.autocast(
             loss.head.device.type, loss.autocast, enabled=loss.autocast is not None
         ):
-            apart_loss = sum(
-                (_alone(model, np.concatenate([trunk, t.astype(np.int64)])) for t in tails),
+            apart_loss: Tensor = sum(
+                (_alone(model, trunk + tail) for tail in tails),
                 torch.zeros((), device=loss.head.device),
             )
         apart, apart_grad = _with_gradient(loss, apart_loss)
@@ -61,55 +63,42 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
         model.set_attn_implementation(attention)
         model.train(training)
         model.zero_grad(set_to_none=True)
-    scale = max(1e-30, float(apart_grad.norm()))
+    apart_norm = float(torch.linalg.vector_norm(apart_grad))
+    off = float(torch.linalg.vector_norm(shared_grad - apart_grad))
     return Probed(
         loss_error=abs(shared - apart) / max(1.0, abs(apart)),
-        gradient_error=float((shared_grad - apart_grad).norm()) / scale,
+        gradient_error=off / max(1e-30, apart_norm),
         tolerance=_TOLERANCE[dtype],
     )
 
 
-def _shared_pack(trunk: np.ndarray, tails: list[np.ndarray]) -> Pack:
-    """Two rows that part after `trunk`; every token behind it is a target, and the branches' first too."""
-    start = trunk.shape[0]
+def _shared_pack(trunk: list[int], tails: tuple[list[int], list[int]]) -> Pack:
+    """Two rows that part after `trunk`; all that follows it is predicted, the parting itself twice."""
     first, second = tails
-    ids = np.concatenate([trunk, first[:-1], second[:-1]])
-    middle = start + first.shape[0] - 1
-    total = ids.shape[0]
-    until = np.full(total, total, dtype=np.int64)
-    until[start:middle] = middle
-    depth = np.concatenate(
-        [
-            np.arange(start),
-            start + np.arange(first.shape[0] - 1),
-            start + np.arange(second.shape[0] - 1),
-        ]
-    )
-    places = [
-        np.concatenate([[start - 1], np.arange(start, middle)]),
-        np.concatenate([[start - 1], np.arange(middle, total)]),
-    ]
-    predict, source = np.unique(np.concatenate(places), return_inverse=True)
-    target = np.concatenate(tails)
+    start, middle = len(trunk), len(trunk) + len(first) - 1
+    total = middle + len(second) - 1
+    until = [total] * start + [middle] * (middle - start) + [total] * (total - middle)
+    depth = [*range(middle), *range(start, start + len(second) - 1)]
+    predict = list(range(start - 1, total))
+    source = [*range(len(first)), 0, *range(len(first), len(predict))]
     return Pack(
-        input_ids=ids.astype(np.int64),
-        position_ids=depth.astype(np.int64),
-        visible_until=until,
-        predict=predict.astype(np.int64),
-        source=source.astype(np.int64),
-        target=target.astype(np.int64),
-        weight=np.ones(target.shape[0], dtype=np.float32),
-        row=np.repeat(np.arange(2, dtype=np.int32), [t.shape[0] for t in tails]),
+        input_ids=np.array(trunk + first[:-1] + second[:-1], dtype=np.int64),
+        position_ids=np.array(depth, dtype=np.int64),
+        visible_until=np.array(until, dtype=np.int64),
+        predict=np.array(predict, dtype=np.int64),
+        source=np.array(source, dtype=np.int64),
+        target=np.array(first + second, dtype=np.int64),
+        weight=np.ones(len(source), dtype=np.float32),
+        row=np.array([0] * len(first) + [1] * len(second), dtype=np.int32),
     )
 
 
-def _alone(model: PreTrainedModel, row: np.ndarray) -> Tensor:
+def _alone(model: PreTrainedModel, row: list[int]) -> Tensor:
     """Sum of the losses of the row's tail, through the model's own forward."""
-    ids = torch.from_numpy(row).to(model.device).unsqueeze(0)
-    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
-    start = 11
+    ids = torch.tensor([row], device=model.device)
+    logits = cast(Tensor, model(input_ids=ids, use_cache=False).logits)[0]
     return torch.nn.functional.cross_entropy(
-        logits[start - 1 : -1].float(), ids[0, start:], reduction="sum"
+        logits[_TRUNK - 1 : -1].float(), ids[0, _TRUNK:], reduction="sum"
     )
 
 

@@ -6,6 +6,7 @@ It knows no rows and no optimizer.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -40,7 +41,7 @@ def attach_lora(model: PreTrainedModel, section: LoraSection, *, seed: int) -> P
         try:
             adapted = get_peft_model(model, config)
         except ValueError as error:
-            names = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if _linear(m)}
+            names = {name.rsplit(".", 1)[-1] for name, m in _modules(model) if _linear(m)}
             wanted = section.target_modules
             first = wanted if isinstance(wanted, str) else ",".join(wanted)
             raise ConfigError(
@@ -50,6 +51,10 @@ def attach_lora(model: PreTrainedModel, section: LoraSection, *, seed: int) -> P
     return cast(PeftModel, adapted)
 
 
+def _modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
+
+
 def _linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
@@ -57,7 +62,7 @@ def _linear(module: nn.Module) -> bool:
 def set_dropout(model: nn.Module, make: Any) -> int:
     """Replace each adapter's dropout by `make(p, site)`; returns how many were replaced."""
     replaced = 0
-    for name, layer in model.named_modules():
+    for name, layer in _modules(model):
         if not isinstance(layer, LoraLayer):
             continue
         for adapter, dropout in list(layer.lora_dropout.items()):

@@ -9,7 +9,7 @@ Legend: H query heads, G key heads (G divides H), T tokens, D head size.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,11 +66,11 @@ def pack_attention(
     if narrow < wide:  # latent attention: values are narrower than keys; zeros change nothing
         value = torch.nn.functional.pad(value, (0, wide - narrow))
     if softcap is not None:
-        out = _CappedAttention.apply(query, key, value, tiles, scale, softcap)
+        out = cast(Tensor, _CappedAttention.apply(query, key, value, tiles, scale, softcap))
         if s_aux is not None:
             raise RuntimeError(f"attention {NAME!r} has no soft cap together with sinks")
     else:
-        out = _FlashAttention.apply(query, key, value, s_aux, tiles, scale)
+        out = cast(Tensor, _FlashAttention.apply(query, key, value, s_aux, tiles, scale))
     return out[..., :narrow], None
 
 
@@ -305,7 +305,8 @@ def _grouped(left: Tensor, right: Tensor) -> Tensor:
     heads, groups = left.shape[1], right.shape[1]
     if heads == groups:
         return left @ right
-    split = left.unflatten(1, (groups, heads // groups)) @ right.unsqueeze(2)
+    _, _, rows, inner = left.shape
+    split = left.reshape(1, groups, heads // groups, rows, inner) @ right.unsqueeze(2)
     return split.flatten(1, 2)
 
 
@@ -313,4 +314,4 @@ def _fold(grad: Tensor, groups: int) -> Tensor:
     """Sum [1, H, k, d] over the query heads that share a key head, to [1, G, k, d]."""
     if grad.shape[1] == groups:
         return grad
-    return grad.unflatten(1, (groups, -1)).sum(dim=2)
+    return grad.reshape(1, groups, -1, *grad.shape[2:]).sum(dim=2)

@@ -5,7 +5,7 @@ The rules come from trials of many families; what they do not know, the probe on
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 _SHAREABLE_LAYERS = {"full_attention", "sliding_attention", "attention"}
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
@@ -16,7 +16,7 @@ _RECURRENT_TYPES = {"mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma"
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
     """The part of `config` that describes the language model."""
     inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config
+    return {**config, **cast("dict[str, Any]", inner)} if isinstance(inner, dict) else config
 
 
 def longest_row(config: dict[str, Any]) -> int | None:
@@ -54,8 +54,9 @@ def why_rows_run_alone(config: dict[str, Any], *, longest: int) -> str | None:
         return "its attention is chunked by place"
     if flat.get("model_type") in _RECURRENT_TYPES or any(flat.get(k) for k in _RECURRENT_KEYS):
         return "it is recurrent: its state runs through the whole row"
-    rope = flat.get("rope_parameters") or flat.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") if isinstance(rope, dict) else None
+    said: object = flat.get("rope_parameters") or flat.get("rope_scaling")
+    rope = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    kind = rope.get("rope_type") or rope.get("type")
     if kind == "dynamic":
         return "its rotary scaling follows the longest row of a call (dynamic)"
     if kind == "longrope":

@@ -22,22 +22,23 @@ class FusedLinear(Linear):
         """`x` is [..., i]; returns [..., o]."""
         name = self._plain_adapter()
         if name is None or args or kwargs:
-            return cast(Tensor, super().forward(x, *args, **kwargs))
+            return super().forward(x, *args, **kwargs)
         base = cast(nn.Linear, self.base_layer)
+        bias = cast("nn.Parameter | None", base.bias)
         dtype = base.weight.dtype
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
         with torch.autocast(x.device.type, enabled=False):
-            out = _FusedLora.apply(
+            out = _apply(
                 flat,
                 base.weight.to(dtype),
-                None if base.bias is None else base.bias.to(dtype),
-                self.lora_A[name].weight,
-                self.lora_B[name].weight,
-                float(self.scaling[name]),
+                None if bias is None else bias.to(dtype),
+                cast(nn.Linear, self.lora_A[name]).weight,
+                cast(nn.Linear, self.lora_B[name]).weight,
+                cast("dict[str, float]", self.scaling)[name],
             )
-        return cast(Tensor, out).view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], -1)
 
     def _plain_adapter(self) -> str | None:
         """The one active adapter, where its update is s B A x and nothing more."""
@@ -46,14 +47,18 @@ class FusedLinear(Linear):
             return None
         name = active[0]
         base = self.base_layer
+        extra = cast("nn.Parameter | None", self.lora_B[name].bias)
         plain = (
             type(base) is nn.Linear
-            and not base.weight.requires_grad
-            and (base.bias is None or not base.bias.requires_grad)
-            and self.lora_B[name].bias is None
+            and not any(parameter.requires_grad for parameter in base.parameters())
+            and extra is None
             and (isinstance(self.lora_dropout[name], nn.Identity) or not self.training)
         )
         return name if plain else None
+
+
+def _apply(*inputs: Tensor | float | None) -> Tensor:
+    return cast(Tensor, _FusedLora.apply(*inputs))
 
 
 class _FusedLora(torch.autograd.Function):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Head:
     @classmethod
     def of(cls, model: PreTrainedModel) -> Head:
         """Find trunk and head, and read cap and scale from the config."""
-        projection = model.get_output_embeddings()
+        projection = cast(nn.Module, model.get_output_embeddings())
         trunk = getattr(model, model.base_model_prefix)
         config: Any = model.config.get_text_config()
         cap = getattr(config, "final_logit_softcapping", None)

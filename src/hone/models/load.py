@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -30,7 +30,7 @@ class Loaded:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Keep transformers' own log lines and bars off the screen; what matters is said by us."""
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(logging.ERROR)
@@ -46,8 +46,9 @@ def load_config(folder: Path) -> Any:
     raw = read_config(folder)
     with quiet():
         try:
-            config: Any = AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
+            config = cast(
+                Any,
+                AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
             )
         except (ValueError, KeyError, OSError) as error:
             first = str(error).strip().splitlines()[0]
@@ -90,7 +91,7 @@ def load_model(
     attention.register()
     with quiet():
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -103,7 +104,8 @@ def load_model(
         except (ValueError, RuntimeError, OSError) as error:
             first = str(error).strip().splitlines()[0]
             raise ModelError(f"cannot load the model: {first}", where=str(folder)) from error
-    missing = sorted(report.get("missing_keys") or ())
+    model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+    missing: list[str] = sorted(report.get("missing_keys") or ())
     wrong = sorted(str(m[0]) for m in report.get("mismatched_keys") or ())
     if missing or wrong:
         names = ", ".join((missing + wrong)[:3])

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hone.config.sections import ModelSection
 from hone.errors import ModelError
@@ -37,12 +37,12 @@ def find_model(section: ModelSection) -> Path:
 
 
 def _download(section: ModelSection) -> Path:
-    from huggingface_hub import snapshot_download
+    import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     remedy = "name a local folder, or check the id, the network and (for gated models) HF_TOKEN"
     try:
-        path = snapshot_download(
+        path: str = huggingface_hub.snapshot_download(
             section.name,
             revision=section.revision,
             allow_patterns=_HUB_FILES,
@@ -64,11 +64,12 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"no config.json in {folder}", remedy="name a folder saved by save_pretrained"
         )
     try:
-        config = json.loads(path.read_bytes())
+        config: object = json.loads(path.read_bytes())
     except ValueError as error:
         raise ModelError(f"not JSON: {path} ({error})", remedy="restore the file") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise ModelError(f"no model_type in {path}", remedy="name a transformers model folder")
+    config = cast("dict[str, Any]", config)
     private = [key for key in config if key.startswith("_") and key.endswith("_internal")]
     if private:
         raise ModelError(
@@ -126,12 +127,13 @@ def _check_header(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         whole = 0 < length <= min(100_000_000, size - 8)
         try:
-            header = json.loads(file.read(length)) if whole else None
+            header: object = json.loads(file.read(length)) if whole else None
         except ValueError:
             header = None
     if not isinstance(header, dict):
         raise ModelError(f"damaged or not safetensors: {path}", remedy="fetch the file again")
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    entries = cast("dict[str, Any]", header).items()
+    ends = [int(entry["data_offsets"][1]) for name, entry in entries if name != "__metadata__"]
     if 8 + length + max(ends, default=0) != size:
         raise ModelError(f"truncated weights: {path}", remedy="fetch the file again")
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import peft
+import safetensors.torch
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -40,7 +40,7 @@ def write_artifact(
     base: Path,
     base_name: str,
     model: PreTrainedModel,
-    adapted: PeftModel | None,
+    adapted: peft.PeftModel | None,
     template: str,
     stop_ids: Sequence[int],
     card: str,
@@ -76,9 +76,9 @@ def _settle(path: Path, final: Path) -> None:
     path.rename(final)
 
 
-def _write_adapter(folder: Path, adapted: PeftModel, base_name: str) -> None:
-    state = cast("dict[str, Tensor]", get_peft_model_state_dict(adapted))
-    save_file(
+def _write_adapter(folder: Path, adapted: peft.PeftModel, base_name: str) -> None:
+    state: dict[str, Tensor] = peft.get_peft_model_state_dict(adapted)
+    safetensors.torch.save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()},
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
@@ -103,8 +103,9 @@ def _write_full(folder: Path, model: PreTrainedModel, base: Path, stop_ids: Sequ
     path = folder / "generation_config.json"
     source = base / "generation_config.json"
     generation: dict[str, Any] = json.loads((source if source.is_file() else path).read_bytes())
-    known = generation.get("eos_token_id")
-    ends = known if isinstance(known, list) else [] if known is None else [known]
+    known: object = generation.get("eos_token_id")
+    alone = [] if known is None else [known]
+    ends = cast("list[object]", known) if isinstance(known, list) else alone
     generation["eos_token_id"] = [*ends, *(i for i in stop_ids if i not in ends)]
     _write_json(path, generation)
 

@@ -6,9 +6,10 @@ It composes `models` and `engine`; it knows no rows beyond their lengths.
 from __future__ import annotations
 
 import os
-
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -67,7 +68,8 @@ def resolve_precision(folder: Path, config: Config, *, say: Say) -> Precision:
             part.vocab_size = min(part.vocab_size, _TRIAL_VOCABULARY)
             part.pad_token_id = None  # it may lie beyond the cut vocabulary
         with quiet():
-            model = AutoModelForCausalLM.from_config(shape, dtype=_held_in(config, precision))
+            make_model = cast("Callable[..., PreTrainedModel]", AutoModelForCausalLM.from_config)
+            model = make_model(shape, dtype=_held_in(config, precision))
         return _wrap(model, config, precision, shared=takes_packs(model)).loss
 
     attention.register()

@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,16 +86,18 @@ def train(
     for sentence in idle_settings(resolved):
         herald.say("notice", code="idle-setting", message=sentence)
     source = _read(config, herald.say)
-    with StopRequest(shlex.join(command) or "the same command") as stop:
-        with _opened(path, fresh=fresh, herald=herald) as folder:
-            try:
-                return _Run(folder, config, source, herald, stop, list(command)).go(
-                    began, accept_changes=accept_changes
-                )
-            except HoneError as error:
-                if not isinstance(error, Stopped):
-                    herald.say("failed", error=error.what, exit_code=error.exit_code)
-                raise
+    with (
+        StopRequest(shlex.join(command) or "the same command") as stop,
+        _opened(path, fresh=fresh, herald=herald) as folder,
+    ):
+        try:
+            return _Run(folder, config, source, herald, stop, list(command)).go(
+                began, accept_changes=accept_changes
+            )
+        except HoneError as error:
+            if not isinstance(error, Stopped):
+                herald.say("failed", error=error.what, exit_code=error.exit_code)
+            raise
 
 
 def default_folder(config: Config) -> Path:
@@ -207,7 +209,7 @@ def _refuse_live(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, *, fresh: bool, herald: Herald) -> Iterator[RunFolder]:
+def _opened(path: Path, *, fresh: bool, herald: Herald) -> Generator[RunFolder]:
     """The run folder, locked, its log open. With `fresh`, what was there steps aside."""
     if fresh and path.is_dir() and RunFolder(path).is_run:
         aside = path.with_name(f"{path.name}.before-{datetime.now():%Y%m%d-%H%M%S}")
@@ -279,7 +281,8 @@ class _Run:
         )
 
     def _say_versions(self, before: Mapping[str, Any]) -> None:
-        then, now = before.get("versions") or {}, versions()
+        then: dict[str, str] = before.get("versions") or {}
+        now = versions()
         other = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
         if other:
             self.say(
@@ -397,7 +400,7 @@ class _Run:
             )
 
     def _keep_budget(self, from_step: int, tokens: int) -> None:
-        kept = (self.folder.read_identity() or {}).get("budgets") or []
+        kept: list[list[int]] = (self.folder.read_identity() or {}).get("budgets") or []
         self.folder.update_identity(budgets=[*kept, [from_step, tokens]])
 
     def _finish(
