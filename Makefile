@@ -2,8 +2,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.up-to-date
+RUNS := .venv/.runs
+DEVELOPS := .venv/.develops
 ARGS ?=
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# Bytecode on every core afterwards: pip would do it on one. Some packages carry files that do not compile.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 
 # One torch thread in each of two test workers: more would only fight for the same cores.
 test: export OMP_NUM_THREADS ?= 1
@@ -13,32 +18,40 @@ test: export OMP_NUM_THREADS ?= 1
 
 help:
 	@echo "make setup       make .venv and install Hone in it, with what development needs"
-	@echo "make quickstart  setup, then see a model learn a task"
+	@echo "make quickstart  install what Hone itself needs, then see a model learn a task"
 	@echo "make format      format the code and mend what can be mended"
 	@echo "make check       formatting, lint, types, floors between rooms, house rules"
 	@echo "make test        every proof at small size; ARGS='tests/data -k name' for some"
 	@echo "make prove       the proofs at full size; ARGS as above"
 	@echo "make bench       the benchmarks, beside the peers'"
 
-setup: $(STAMP)
+setup: $(DEVELOPS)
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Hone needs Python 3.11 or newer; say which: make setup PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m compileall -q src
-	@touch $(STAMP)
+$(DEVELOPS): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[dev]'
+	@$(COMPILE)
+	@touch $(RUNS) $(DEVELOPS)
 
-quickstart: setup
+$(RUNS): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
+	@$(COMPILE)
+	@touch $(RUNS)
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Hone needs Python 3.11 or newer; say which: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+quickstart: $(RUNS)
 	$(BIN)/hone quickstart
 
 format: setup
-	$(BIN)/ruff check --fix --quiet src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
 
 check: setup
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check --output-format concise src tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --output-format concise .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -p no:cacheprovider tests/test_house.py
@@ -50,5 +63,5 @@ prove: setup
 	$(BIN)/python -m pytest -m slow --timeout 0 -s $(ARGS)
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,dev]'
+	$(PIP) -e '.[bench,dev]'
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
