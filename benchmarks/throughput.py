@@ -1,0 +1,176 @@
+"""Training speed of Hone beside TRL's SFTTrainer at its best settings, measured alternately in one run.
+
+    python benchmarks/throughput.py [--case gsm8k-5m|gsm8k-30m|tau-5m|all] [--threads 1] [--json FILE]
+
+It knows the order of measurements and what is compared with what; the sides measure themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import median_low as median
+from typing import Any
+
+import machine
+import report
+import trl_settings
+from cases import BATCH, CASES, Case, Laid, lay
+from child import run
+from duel import Duel
+
+Results = dict[str, Any]
+
+
+def main() -> None:
+    """Measure the chosen cases and print the tables."""
+    asked = _arguments()
+    results: Results = {"machine": machine.describe(), "threads": asked.threads, "cases": {}}
+    print(machine.in_words(results["machine"]), flush=True)
+    names = list(CASES) if asked.case == "all" else [asked.case]
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            measured = _Measured(CASES[name], asked, Path(folder))
+            results["cases"][name] = measured.results
+            measured.go(lambda: _keep(asked.json, results))
+        print(report.case_tables(name, results["cases"][name]), flush=True)
+    _keep(asked.json, results)
+
+
+def _keep(path: Path | None, results: Results) -> None:
+    """Write what is known so far, so that an interruption loses little."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+class _Measured:
+    """One case: the peer's trials, the duel, and the share of the matrix products."""
+
+    def __init__(self, case: Case, asked: argparse.Namespace, folder: Path) -> None:
+        self.case = case
+        self.asked = asked
+        self.folder = folder
+        self.steps = asked.steps or (3 if asked.small else case.steps)
+        self.trial_steps = min(self.steps, 2 if asked.small else case.trial_steps)
+        self.results: Results = {"steps": self.steps, "threads": asked.threads}
+
+    def go(self, keep: Any) -> None:
+        """Measure everything, calling `keep` after each part."""
+        size = "1m" if self.asked.small else None
+        self.laid = lay(self.case, self.folder, steps=self.steps, size=size)
+        self.results["rows"] = self.laid.to_json()
+        print(f"\n{self.case.name}: {self.laid.about}", flush=True)
+        self.results["auto"] = self._hone(steps=2, precision="auto")
+        for precision in self.asked.precision:
+            found: Results = {}
+            self.results[precision] = found
+            if not self.asked.hone_only:
+                found["trials"] = self._trials(precision)
+                keep()
+            found["duel"] = self._duel(precision, found.get("trials", {}))
+            keep()
+            if not self.asked.skip_shares:
+                found["shares"] = self._shares(precision, found["duel"])
+                keep()
+
+    def _run(self, script: str, *, steps: int, precision: str, **more: Any) -> Results:
+        job = {
+            **Laid.to_json(self.laid),
+            "folder": str(self.folder),
+            "steps": steps,
+            "batch": BATCH,
+            "threads": self.asked.threads,
+            "precision": precision,
+            **more,
+        }
+        return run(script, job, patience=self.asked.patience)
+
+    def _hone(self, *, precision: str, steps: int | None = None, **settings: str) -> Results:
+        named = {name.replace("__", "."): value for name, value in settings.items()}
+        return self._run(
+            "hone_side.py", steps=steps or self.steps, precision=precision, settings=named
+        )
+
+    def _shares(self, precision: str, duel: Results) -> Results:
+        """The matrix products' share, at the budget that the measured runs of Hone took."""
+        budgets = [r["micro_batch_tokens"] for r in duel["rounds"]["Hone"] if "failed" not in r]
+        if not budgets:
+            return {"failed": "Hone itself failed"}
+        return self._run("shares.py", steps=2, precision=precision, budget=median(budgets))
+
+    def _trials(self, precision: str) -> Results:
+        """Each of TRL's settings once, briefly."""
+        trials: Results = {}
+        chosen = trl_settings.settings(self.case.kind, compiled=self.asked.compile)
+        for arithmetic in trl_settings.PRECISIONS[precision]:
+            for name, setting in chosen.items():
+                if self.asked.trl and name not in self.asked.trl:
+                    continue
+                trial = self._run(
+                    "trl_side.py", steps=self.trial_steps, precision=arithmetic, setting=setting
+                )
+                trials[f"{arithmetic}, {name}"] = {
+                    "arithmetic": arithmetic,
+                    "setting": setting,
+                    **trial,
+                }
+                print(f"  TRL {arithmetic}, {name}: {report.rate(trial)}", flush=True)
+        return trials
+
+    def _duel(self, precision: str, trials: Results) -> Results:
+        """Hone, its own variants and TRL's best, one after the other, again and again."""
+        duel = Duel()
+        duel.add("Hone", lambda: self._hone(precision=precision))
+        if self.case.kind == "airline":
+            duel.add(
+                "Hone, share_prefixes=false",
+                lambda: self._hone(precision=precision, compute__share_prefixes="false"),
+            )
+        best = report.best(trials)
+        if best is not None:
+            trial = trials[best]
+            duel.add(
+                f"TRL ({best})",
+                lambda: self._run(
+                    "trl_side.py",
+                    steps=self.steps,
+                    precision=trial["arithmetic"],
+                    setting=trial["setting"],
+                ),
+            )
+        duel.go(repeats=1 if self.asked.small else self.asked.repeats)
+        duel.add("Hone, pack=false", lambda: self._hone(precision=precision, compute__pack="false"))
+        duel.go_last()
+        return duel.results()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--case", choices=[*CASES, "all"], default="all")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of both sides")
+    parser.add_argument("--steps", type=int, help="steps of a measurement, the first not counted")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
+    parser.add_argument(
+        "--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"]
+    )
+    parser.add_argument(
+        "--trl", nargs="+", metavar="SETTING", help="try only these of TRL's settings"
+    )
+    parser.add_argument("--compile", action="store_true", help="try TRL with torch.compile as well")
+    parser.add_argument("--hone-only", action="store_true", help="leave TRL out")
+    parser.add_argument("--skip-shares", action="store_true", help="leave the matrix products out")
+    parser.add_argument(
+        "--patience", type=float, default=3600, help="seconds after which one process is stopped"
+    )
+    parser.add_argument("--small", action="store_true", help="a smoke test: tiny model, few steps")
+    parser.add_argument("--json", type=Path, help="file for every figure of the run")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
