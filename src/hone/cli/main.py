@@ -10,6 +10,7 @@ import errno
 import importlib
 import io
 import json
+import os
 import re
 import sys
 import tempfile
@@ -26,7 +27,9 @@ from hone import __version__
 from hone.cli.streams import silence
 from hone.errors import DiskError, HoneError, OutOfMemory, Stopped
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK_ERRORS = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ VERBS = (
 
 def main() -> int:
     """Entry point of the `hone` script; returns the exit code."""
+    # Threads that wait for each other sleep instead of spinning: on a machine that others use as well, a
+    # step is 3 times faster (measured 2026-11-20, 2 cores, load 4). Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a narrow locale must not end a command

@@ -27,6 +27,7 @@ from hone.data.template import ChatTemplate, load_template
 from hone.data.tokenizer import TextTokenizer
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
+from hone.engine.memory import keep_freed_memory
 from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
@@ -46,6 +47,7 @@ from hone.recipes.cache import cache_folder
 from hone.recipes.card import write_card
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.runs.checkpoint import CheckpointStore
+from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Event, EventLog, Listener, Say
 from hone.runs.folder import RunFolder
 
@@ -79,6 +81,7 @@ def train(
     """
     config = resolved.config
     began = time.time()
+    keep_freed_memory()
     path = Path(config.output.dir) if config.output.dir else default_folder(config)
     herald = Herald(listeners)
     _refuse_live(path)
@@ -432,6 +435,8 @@ class _Run:
             stop_ids=turn_ends(self.source),
             card=card,
         )
+        curve = read_curve(self.folder.events_file, title=self.folder.name)
+        draw_png(curve, self.folder.curve_file)
         seconds = time.time() - began
         done = {
             "steps": outcome.steps,
