@@ -68,6 +68,14 @@ def test_state(tmp_path: Path, end: str | None, state: str) -> None:
         assert summarize(folder).state == "running"
 
 
+def test_a_finished_run_stays_finished_when_another_command_is_refused(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a")
+    folder.update_identity(finished={"steps": 3})
+    with folder.events() as log:
+        log.say("failed", error="this run was begun with other settings")
+    assert summarize(folder).state == "finished"
+
+
 def test_a_run_that_has_hardly_begun(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "a")
     folder.write_config("train: {}\n")

@@ -74,8 +74,10 @@ def read_yaml(text: str, name: str, *, with_lines: bool = True) -> Node | None:
         told = cast(Any, error)
         mark = told.problem_mark or told.context_mark
         line = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}"
+        begun = told.context_mark
+        also = f", {told.context} begun in line {begun.line + 1}" if told.context and begun else ""
         raise ConfigError(
-            f"not YAML: {told.problem or told.context}",
+            f"not YAML: {told.problem or told.context}{also}",
             where=f"{name}{line}",
             remedy="check quotes, colons and indentation there",
         ) from None

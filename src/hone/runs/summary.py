@@ -121,6 +121,8 @@ def differences(first: RunFolder, second: RunFolder) -> list[Difference]:
 def _state(folder: RunFolder, last: str) -> str:
     if folder.owner() is not None:
         return "running"
+    if (folder.read_identity() or {}).get("finished"):  # whatever was refused here afterwards
+        return "finished"
     known = {"finished": "finished", "failed": "failed", "stopped": "stopped"}
     return known.get(last, "interrupted")
 
