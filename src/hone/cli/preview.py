@@ -71,7 +71,7 @@ def preview(
         _write_page(seen, html)
         typer.echo(f"wrote {html}")
         return
-    paint = _Paint(look_of(sys.stdout, os.environ).colour, (sys.stdout.encoding or "").lower())
+    paint = _Paint(look_of(sys.stdout, os.environ).colour, (sys.stdout.encoding or "utf-8").lower())
     for text in _screen(seen, paint, with_ids=ids, full=full):
         sys.stdout.write(text)
 

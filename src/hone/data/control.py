@@ -56,7 +56,7 @@ class ControlTokens:
         """`text` with marks, so that no control token can be read in it or across its ends."""
         for one in self._single:
             text = text.replace(one, _REPLACEMENT)
-        if self._holds(text):
+        while self._holds(text):  # tokens that overlap take more than one pass
             text = self._pattern.sub(lambda found: mark.join(found[0]), text)
         before = text.startswith(self._endings) or text in self._completed_around
         after = text.endswith(self._beginnings)

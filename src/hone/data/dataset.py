@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -59,17 +59,22 @@ class Dataset:
     @property
     def num_examples(self) -> int:
         """Examples of all rows."""
-        return int(self._ends("row_start")[1].sum())
+        first, last = self._spans()
+        return int((last - first).sum())
 
     @property
     def num_tokens(self) -> int:
         """Tokens of all rows, as given, before any sharing."""
-        return sum(self.tokens(row) for row in range(self.num_rows))
+        starts = self._columns["example_start"]
+        first, last = self._spans()
+        return int((starts[last] - starts[first]).sum())
 
     @property
     def num_trained_tokens(self) -> int:
         """Tokens with a weight above 0, of all rows."""
-        return sum(self.trained_tokens(row) for row in range(self.num_rows))
+        before: Int64 = np.concatenate(([0], np.cumsum(self._columns["trained"])))
+        first, last = self._spans()
+        return int((before[last] - before[first]).sum())
 
     @property
     def longest_example(self) -> int:
@@ -128,9 +133,10 @@ class Dataset:
         at = int(self._rows[row])
         return int(starts[at]), int(starts[at + 1])
 
-    def _ends(self, name: str) -> tuple[Int64, Int64]:
-        starts = self._columns[name]
-        return starts[self._rows], starts[self._rows + 1] - starts[self._rows]
+    def _spans(self) -> tuple[Int64, Int64]:
+        """[rows], [rows] the first Example of each row and the one after its last."""
+        starts = self._columns["row_start"]
+        return starts[self._rows], starts[self._rows + 1]
 
 
 class DatasetWriter:
@@ -151,7 +157,7 @@ class DatasetWriter:
     def __enter__(self) -> DatasetWriter:
         if self._beside is not None:
             with _disk_errors(self._beside):
-                shutil.rmtree(self._beside, ignore_errors=True)
+                _sweep(self._beside.parent, of=self._beside.name.rpartition(".part")[0])
                 self._beside.mkdir(parents=True)
                 for name in COLUMNS:
                     self._files[name] = (self._beside / name).open("wb")
@@ -199,7 +205,8 @@ class DatasetWriter:
                 name: {"bytes": sizes[name], "sha256": self._digests[name].hexdigest()}
                 for name in COLUMNS
             }
-            meta = {"format": FORMAT, "columns": columns, "about": dict(about)}
+            meta: dict[str, Any] = {"format": FORMAT, "columns": columns, "about": dict(about)}
+            meta["sha256"] = _digest_of(meta)
             with (self._beside / META).open("w", encoding="utf-8") as file:
                 json.dump(meta, file)
                 file.flush()
@@ -226,7 +233,8 @@ def open_columns(folder: Path) -> tuple[Columns, dict[str, Any]] | None:
     """The columns of a finished folder and what was stored beside them; None unless every byte is as written."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT or set(meta["columns"]) != set(COLUMNS):
+        said = meta.pop("sha256")
+        if said != _digest_of(meta) or meta["format"] != FORMAT:
             return None
         for name, wanted in meta["columns"].items():
             if (folder / name).stat().st_size != wanted["bytes"]:
@@ -235,8 +243,21 @@ def open_columns(folder: Path) -> tuple[Columns, dict[str, Any]] | None:
                 if hashlib.file_digest(file, "sha256").hexdigest() != wanted["sha256"]:
                     return None
         return _map_columns(folder), dict(meta["about"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _digest_of(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _sweep(folder: Path, *, of: str) -> None:
+    """Remove what a killed process left of the same content; one that lives is left alone."""
+    key = of.rpartition(".")[0]
+    for left in folder.glob(f"{key}.*.part"):
+        owner = left.name.split(".")[-2]
+        if not (owner.isdigit() and int(owner) != os.getpid() and Path(f"/proc/{owner}").exists()):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _map_columns(folder: Path) -> Columns:
@@ -249,7 +270,7 @@ def _map_columns(folder: Path) -> Columns:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Any:
+def _disk_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as fault:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-NAMES_KEPT: Final = 5
+LINES_KEPT: Final = 5
 
 
 @dataclass
 class Tally:
-    """How often something happened, and the first rows to which it did."""
+    """How often something happened, and the first lines on which it did; none where it concerns the file."""
 
     count: int = 0
-    rows: list[str] = field(default_factory=list[str])
+    lines: list[int] = field(default_factory=list[int])
 
-    def add(self, row: str) -> None:
+    def add(self, line: int) -> None:
         """Count one more row."""
         self.count += 1
-        if len(self.rows) < NAMES_KEPT:
-            self.rows.append(row)
+        if len(self.lines) < LINES_KEPT:
+            self.lines.append(line)
 
 
 @dataclass
@@ -39,13 +39,20 @@ class Ledger:
     cut: Tally = field(default_factory=Tally)
     notices: dict[str, Tally] = field(default_factory=dict[str, Tally])
 
-    def drop(self, reason: str, row: str) -> None:
+    def drop(self, reason: str, line: int) -> None:
         """A row that is not trained on."""
-        self.dropped.setdefault(reason, Tally()).add(row)
+        self.dropped.setdefault(reason, Tally()).add(line)
 
-    def notice(self, text: str, row: str) -> None:
-        """Something a user should hear of that changes no count."""
-        self.notices.setdefault(text, Tally()).add(row)
+    def notice(self, code: str, line: int | None = None) -> None:
+        """Something a user should hear of that changes no count; without a line it concerns the file."""
+        if line is None:
+            self.notices[code] = Tally(1)
+        else:
+            self.notices.setdefault(code, Tally()).add(line)
+
+    def names(self, tally: Tally) -> list[str]:
+        """The first rows of a tally as `file:line`."""
+        return [f"{self.file}:{line}" for line in tally.lines]
 
     @property
     def num_dropped(self) -> int:
@@ -61,8 +68,8 @@ class Ledger:
     def to_json(self) -> dict[str, Any]:
         """The ledger as plain JSON."""
 
-        def plain(tallies: dict[str, Tally]) -> dict[str, Any]:
-            return {name: {"count": t.count, "rows": t.rows} for name, t in tallies.items()}
+        def plain(tally: Tally) -> dict[str, Any]:
+            return {"count": tally.count, "rows": self.names(tally)}
 
         return {
             "file": self.file,
@@ -74,9 +81,9 @@ class Ledger:
             "trained_tokens": self.trained_tokens,
             "blank_lines": self.blank_lines,
             "lost_trained_tokens": self.lost_trained_tokens,
-            "dropped": plain(self.dropped),
-            "cut": {"count": self.cut.count, "rows": self.cut.rows},
-            "notices": plain(self.notices),
+            "dropped": {reason: plain(tally) for reason, tally in self.dropped.items()},
+            "cut": plain(self.cut),
+            "notices": {code: plain(tally) for code, tally in self.notices.items()},
             "sentence": self.sentence(),
         }
 
@@ -85,7 +92,7 @@ class Ledger:
         """The ledger that `to_json` wrote. Raises KeyError or TypeError for anything else."""
 
         def tally(one: dict[str, Any]) -> Tally:
-            return Tally(int(one["count"]), [str(row) for row in one["rows"]])
+            return Tally(int(one["count"]), [int(row.rpartition(":")[2]) for row in one["rows"]])
 
         return cls(
             **{

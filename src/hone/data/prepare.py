@@ -15,10 +15,10 @@ from hone.config.sections import DataSection
 from hone.data.dataset import Columns, Dataset, DatasetWriter, open_columns
 from hone.data.ledger import Ledger
 from hone.data.render import Renderer
-from hone.data.road import Road, told
+from hone.data.road import Road, sentences
 from hone.data.template import ChatTemplate
 from hone.data.tokenizer import TextTokenizer
-from hone.errors import DataError, DiskError
+from hone.errors import DataError
 
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -120,7 +120,8 @@ class _Source:
             max_length=self.max_length,
             file=file,
         )
-        folder = None if self.cache_dir is None else self.cache_dir / self._key(file)
+        sha256 = _sha256(file)
+        folder = None if self.cache_dir is None else self.cache_dir / self._key(sha256)
         stored = None if folder is None else open_columns(folder)
         if stored is not None:
             columns, about = stored
@@ -130,17 +131,23 @@ class _Source:
             with DatasetWriter(folder) as writer:
                 for row in road.kept():
                     writer.add(row.examples, line=row.origin.line, content=row.content)
+                if road.sha256 != sha256:
+                    raise DataError(
+                        "the file changed while it was read",
+                        where=file,
+                        remedy="let the program that writes it finish, and start again",
+                    )
                 ledger = road.ledger
                 columns = writer.finish(ledger.to_json())
         self._say(ledger)
         return columns, ledger
 
-    def _key(self, file: str) -> str:
+    def _key(self, sha256: str) -> str:
         section = self.section
         settings = section.model_dump(include={"format", "columns", "train_on", "too_long"})
         parts = [
             _ROAD_VERSION,
-            _sha256(file),
+            sha256,
             self.tokenizer.fingerprint,
             self.template.fingerprint,
             settings,
@@ -149,9 +156,8 @@ class _Source:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _say(self, ledger: Ledger) -> None:
-        for text, tally in ledger.notices.items():
-            message = f"{told(text)} ({tally.count} rows, first {tally.rows[0]})"
-            self.say("notice", {"code": text.partition(":")[0], "message": message})
+        for code, message in sentences(ledger):
+            self.say("notice", {"code": code, "message": message})
         self.say(
             "data",
             {
@@ -173,7 +179,11 @@ def _sha256(file: str) -> str:
         with Path(file).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as fault:
-        raise DiskError(f"cannot read the rows: {fault.strerror}", where=file) from fault
+        raise DataError(
+            f"cannot read the rows: {fault.strerror}",
+            where=file,
+            remedy="check that you may read it",
+        ) from fault
 
 
 def _say_overlap(train: Dataset, held: Dataset, say: Say) -> None:

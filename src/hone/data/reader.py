@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,7 +15,6 @@ from hone.data.strict import JsonObject, parse_object
 from hone.errors import DataError
 
 MAX_ROW_BYTES: Final = 64 * 2**20
-_CHUNK_BYTES: Final = 2**20
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = b" \t\r\n"
 
@@ -57,8 +56,9 @@ class RowReader:
     raises DataError with file, line and remedy.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, chunk_bytes: int = 2**20) -> None:
         self.file = str(path)
+        self._chunk_bytes = chunk_bytes
         self.blank_lines = 0
         self.had_bom = False
         self._digest = hashlib.sha256()
@@ -71,7 +71,7 @@ class RowReader:
 
     def __iter__(self) -> Iterator[Row]:
         try:
-            with Path(self.file).open("rb", buffering=_CHUNK_BYTES) as stream:
+            with Path(self.file).open("rb") as stream:
                 yield from self._rows(stream)
         except OSError as fault:
             raise DataError(
@@ -107,9 +107,10 @@ class RowReader:
     def _is_list(self, stream: BinaryIO) -> bool:
         """Whether the first character that is not a space opens a list."""
         place = stream.tell()
-        head = stream.read(_CHUNK_BYTES).lstrip(_SPACE)
+        while (head := stream.read(self._chunk_bytes)) and not head.strip(_SPACE):
+            pass
         stream.seek(place)
-        return head.startswith(b"[")
+        return head.lstrip(_SPACE).startswith(b"[")
 
     def _line_rows(self, stream: BinaryIO) -> Iterator[Row]:
         number = 0
@@ -143,7 +144,9 @@ class RowReader:
         return first + b"\n" + rest
 
     def _list_rows(self, stream: BinaryIO) -> Iterator[Row]:
-        scanner = _ListScanner(stream, self.file, self._digest.update)
+        scanner = _ListScanner(
+            stream, self.file, seen=self._digest.update, chunk_bytes=self._chunk_bytes
+        )
         for line, data in scanner:
             origin = Origin(self.file, line)
             yield Row(parse_object(data, origin), origin)
@@ -155,14 +158,16 @@ class _ListScanner:
     # A string, a bracket or a comma; a lone quote is a string whose end has not been read yet.
     _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],"]', re.DOTALL)
 
-    def __init__(self, stream: BinaryIO, file: str, seen: object) -> None:
+    def __init__(
+        self, stream: BinaryIO, file: str, *, seen: Callable[[bytes], None], chunk_bytes: int
+    ) -> None:
         self._stream = stream
+        self._chunk_bytes = chunk_bytes
         self._file = file
         self._seen = seen
         self._buffer = b""
         self._at = 0
         self._line = 1
-        self._ended = False
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         self._next_byte()
@@ -186,7 +191,7 @@ class _ListScanner:
             raise self._fault("nothing may follow the list", tail)
 
     def _object_end(self) -> int:
-        wanted = _CHUNK_BYTES
+        wanted = self._chunk_bytes
         while True:
             depth = 0
             for match in self._TOKEN.finditer(self._buffer, self._at):
@@ -213,7 +218,7 @@ class _ListScanner:
                 if byte not in (b" ", b"\t", b"\r", b"\n"):
                     return byte
                 self._advance(1)
-            if not self._more(_CHUNK_BYTES):
+            if not self._more(self._chunk_bytes):
                 return b""
 
     def _advance(self, count: int) -> None:
@@ -222,7 +227,7 @@ class _ListScanner:
 
     def _more(self, count: int) -> bool:
         data = self._stream.read(count)
-        self._seen(data)  # type: ignore[operator]
+        self._seen(data)
         self._buffer = self._buffer[self._at :] + data
         self._at = 0
         return bool(data)

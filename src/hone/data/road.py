@@ -11,7 +11,7 @@ from hone.config.sections import DataSection
 from hone.data.conversation import Conversation
 from hone.data.example import Example, Origin
 from hone.data.formats import RowFormat
-from hone.data.ledger import Ledger, Tally
+from hone.data.ledger import Ledger
 from hone.data.reader import RowReader
 from hone.data.render import Rendered, Renderer
 from hone.errors import DataError
@@ -36,15 +36,22 @@ _TOLD: Final = {
     "tools-not-written": "the template does not write tools: the model will not see them",
     "calls-not-written": "the template does not write tool calls: they are not trained",
     "reasoning-not-written": "the template does not write reasoning: it is not trained",
-    "blank-lines": "blank lines were skipped",
+    "blank-lines": "{} blank lines were skipped",
     "byte-order-mark": "the byte order mark at the start was removed",
 }
 
 
-def told(code: str) -> str:
-    """A remark's code (`name` or `name:detail`) as a sentence."""
-    name, _, detail = code.partition(":")
-    return _TOLD.get(name, code).format(detail)
+def sentences(ledger: Ledger) -> list[tuple[str, str]]:
+    """Every notice of a ledger: its code, and a sentence with how many rows and which is the first."""
+    found: list[tuple[str, str]] = []
+    for code, tally in ledger.notices.items():
+        name, _, detail = code.partition(":")
+        text = _TOLD.get(name, name).format(detail)
+        if tally.lines:
+            count = f"{tally.count:,} row{'' if tally.count == 1 else 's'}"
+            text += f" ({count}, first {ledger.names(tally)[0]})"
+        found.append((name, text))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,13 @@ class Road:
         self._file = file
         self._reader = RowReader(file)
         self._format = RowFormat(section.format, section.columns)
-        self._too_long: list[tuple[str, int]] = []
+        self._too_long: list[tuple[int, int]] = []
         self.ledger = Ledger(file=file)
+
+    @property
+    def sha256(self) -> str:
+        """Hash (hex) of the bytes read so far."""
+        return self._reader.sha256
 
     def kept(self) -> Iterator[RoadRow]:
         """Rows that are trained, in order. Raises DataError at the end when the limit refuses rows, or
@@ -106,15 +118,15 @@ class Road:
                 yield self._measure(conversation, rendered)
         self.ledger.blank_lines = self._reader.blank_lines
         if self._reader.blank_lines:
-            self.ledger.notices["blank-lines"] = Tally(self._reader.blank_lines, [self._file])
+            self.ledger.notice(f"blank-lines:{self._reader.blank_lines:,}")
         if self._reader.had_bom:
-            self.ledger.notices["byte-order-mark"] = Tally(1, [self._file])
+            self.ledger.notice("byte-order-mark")
 
     def _measure(self, conversation: Conversation, rendered: Rendered) -> RoadRow:
-        name = str(conversation.origin)
+        line = conversation.origin.line
         self.ledger.read += 1
         for remark in rendered.remarks:
-            self.ledger.notice(remark, name)
+            self.ledger.notice(remark, line)
         examples = [one for one in rendered.examples if one.num_trained_tokens]
         dropped, kept = "", examples
         longest = max((one.num_tokens for one in examples), default=0)
@@ -123,20 +135,20 @@ class Road:
         elif not examples:
             dropped = "nothing to train on"
         elif longest > self._max_length:
-            dropped, kept = self._shorten(name, examples, longest)
+            dropped, kept = self._shorten(line, examples, longest)
         if dropped:
-            self.ledger.drop(dropped, name)
+            self.ledger.drop(dropped, line)
         else:
             self._count(kept)
         content = conversation.content_hash()
         return RoadRow(conversation.origin, content, [] if dropped else kept, examples, dropped)
 
     def _shorten(
-        self, name: str, examples: list[Example], longest: int
+        self, line: int, examples: list[Example], longest: int
     ) -> tuple[str, list[Example]]:
         match self._section.too_long:
             case "refuse":
-                self._too_long.append((name, longest))
+                self._too_long.append((line, longest))
                 return "", examples
             case "drop":
                 return "too long", []
@@ -149,7 +161,7 @@ class Road:
                 )
                 if not kept:
                     return "all trained tokens cut", []
-                self.ledger.cut.add(name)
+                self.ledger.cut.add(line)
                 return "", kept
 
     def _count(self, examples: list[Example]) -> None:
@@ -160,7 +172,7 @@ class Road:
 
     def _settle(self) -> None:
         if self._too_long:
-            first = ", ".join(f"{name} ({length:,})" for name, length in self._too_long[:5])
+            first = ", ".join(f"{self._file}:{line} ({n:,})" for line, n in self._too_long[:5])
             longest = max(length for _, length in self._too_long)
             raise DataError(
                 f"{len(self._too_long)} of {self.ledger.read} rows are longer than "
@@ -170,7 +182,8 @@ class Road:
                 "or 'cut' (keep their beginning)",
             )
         if not self.ledger.kept:
-            rows = [row for tally in self.ledger.dropped.values() for row in tally.rows]
+            dropped = self.ledger.dropped.values()
+            rows = [name for tally in dropped for name in self.ledger.names(tally)]
             raise DataError(
                 f"there is nothing to train on: {self.ledger.sentence()}",
                 where=", ".join(rows[:5]),

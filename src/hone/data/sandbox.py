@@ -28,10 +28,11 @@ from hone.errors import DataError, ModelError
 
 _FORMAT_FIELD: Final = re.compile(r"%[-+ #0-9.]*[a-z]|\{[^{}]*\}")
 _WIDE: Final = re.compile(r"\d{6}")
-_STEPS: Final = 2 * 10**6
+_STEPS: Final = 400_000
 _CHARACTERS: Final = 2 * 2**20
 _CHARACTERS_PER_INPUT_BYTE: Final = 16
 _STEPS_PER_INPUT_BYTE: Final = 10
+_STEPS_PER_CALL: Final = 20
 _LONGEST_ARGUMENT: Final = 10**6
 _INTEGER_BITS: Final = 4096
 _DICT_NAMES: Final = frozenset(dir(dict))
@@ -192,7 +193,7 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  as inherited: `self` may be a keyword of the callee
         """A call, counted; with arguments that no chat needs refused."""
-        __self.budget.spend(1)
+        __self.budget.spend(_STEPS_PER_CALL)
         if __obj is not __self._range:
             _check_integers((*args, *kwargs.values()), _LONGEST_ARGUMENT)
         inner = getattr(__obj, "__wrapped__", __obj)

@@ -13,7 +13,7 @@ from hone.config.sections import Config
 from hone.data.example import Example
 from hone.data.ledger import Ledger
 from hone.data.render import Renderer, trained_texts
-from hone.data.road import Road, RoadRow, told
+from hone.data.road import Road, RoadRow, sentences
 from hone.data.template import load_template
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
@@ -63,9 +63,7 @@ class Preview:
     @property
     def notices(self) -> list[str]:
         """What was noticed in these rows, in sentences."""
-        return [
-            f"{told(code)} ({', '.join(tally.rows)})" for code, tally in self.ledger.notices.items()
-        ]
+        return [text for _, text in sentences(self.ledger)]
 
     def limit(self) -> str:
         """The length limit in words."""
