@@ -8,7 +8,6 @@ import resource
 
 import torch
 
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 

@@ -33,7 +33,7 @@ class StopRequest:
         if self._received is None:
             return None
         return _stopped(
-            self._received, saved="every finished step is saved", remedy=f"continue with: {self._resume_command}"
+            self._received, saved="saved", remedy=f"continue with: {self._resume_command}"
         )
 
     def __enter__(self) -> StopRequest:
