@@ -65,7 +65,15 @@ def _finished(event: Event) -> str:
 
 def step_line(progress: Progress) -> str:
     """Where the run stands, in one line."""
-    return f"step {progress.step}/{progress.steps}  " + "  ".join(figures(progress))
+    parts = [f"step {progress.step}/{progress.steps}", *figures(progress)]
+    return "  ".join([*parts, *time_left(progress)])
+
+
+def time_left(progress: Progress) -> list[str]:
+    """`eta 3m05s`, while there are steps to come and their pace is known."""
+    if progress.eta_seconds is None or progress.step >= progress.steps:
+        return []
+    return [f"eta {duration_text(progress.eta_seconds)}"]
 
 
 def figures(progress: Progress) -> list[str]:
@@ -84,8 +92,6 @@ def figures(progress: Progress) -> list[str]:
         found.append(f"shared {progress.saved_share:.0%}")
     if progress.peak_memory_bytes:
         found.append(bytes_text(progress.peak_memory_bytes))
-    if progress.eta_seconds is not None and progress.step < progress.steps:
-        found.append(f"eta {duration_text(progress.eta_seconds)}")
     return found
 
 

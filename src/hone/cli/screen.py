@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
-from hone.cli.lines import PHASES, describe, duration_text, figures, step_line
+from hone.cli.lines import PHASES, describe, duration_text, figures, step_line, time_left
 from hone.cli.progress import Progress
 from hone.cli.streams import Look, QuietOutput, look_of
 from hone.runs.events import Event
@@ -161,7 +161,7 @@ class LiveScreen:
             full, empty = ("━", "─") if "utf" in self._console.encoding else ("#", "-")
             bar = full * done + empty * (_BAR_CELLS - done)
             parts.append(f"{bar} {here.step}/{here.steps} ({here.step / here.steps:.0%})")
-        parts.append(duration_text(here.elapsed_seconds))
+        parts += [duration_text(here.elapsed_seconds), *time_left(here)]
         text = Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
         text.append("\n" + "  ".join(figures(here)), style="dim")
         return text
