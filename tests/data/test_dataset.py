@@ -81,9 +81,13 @@ def test_views():
 
 
 def test_nothing_is_left_of_an_abandoned_writer(tmp_path):
-    with pytest.raises(RuntimeError), DatasetWriter(tmp_path / "key") as writer:
-        writer.add(ROWS[0], line=1, content=1)
-        raise RuntimeError
+    def abandon():
+        with DatasetWriter(tmp_path / "key") as writer:
+            writer.add(ROWS[0], line=1, content=1)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        abandon()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,7 +57,8 @@ def test_only_lf_ends_a_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["2024-01-01", "001", "true", "1e5", "null", "NaN", "a\x00b", " x ", "é", "é"]
+    "text",
+    ["2024-01-01", "001", "true", "1e5", "null", "NaN", "a\x00b", " x ", "\u00e9", "e\u0301"],
 )
 def test_text_stays_as_it_is_written(tmp_path, text):
     assert rows(tmp_path, json.dumps({"t": text}).encode()) == [({"t": text}, 1)]
