@@ -48,6 +48,7 @@ class Pack:
 
     @property
     def num_tokens(self) -> int:
+        """Tokens to compute, shared beginnings once."""
         return int(self.input_ids.shape[0])
 
     @cached_property
@@ -152,4 +153,5 @@ class Step:
 
     @property
     def computed_tokens(self) -> int:
+        """What is left of `tokens` after prefix sharing."""
         return sum(pack.num_tokens for pack in self.packs)

@@ -136,7 +136,7 @@ def test_the_same_command_again_does_nothing_and_says_so(tmp_path: Path) -> None
 
 def test_other_settings_are_shown_and_need_a_word(tmp_path: Path) -> None:
     run(tmp_path, "train.max_steps=2")
-    with pytest.raises(ConfigError, match="train.max_steps: 2 -> 4"):
+    with pytest.raises(ConfigError, match=r"train\.max_steps: 2 -> 4"):
         run(tmp_path, "train.max_steps=4")
     longer = run(tmp_path, "train.max_steps=4", accept_changes=True)
     assert longer.steps == 4

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Branch:
 
     @property
     def length(self) -> int:
+        """Tokens that a step computes for it."""
         return int(self.input_ids.shape[0])
 
 
@@ -137,7 +139,7 @@ def _computed(groups: list[list[int]], lengths: Int64, common: Int64) -> int:
     for group in groups:
         members = sorted(group)
         total += int(lengths[members].sum())
-        for before, after in zip(members, members[1:], strict=False):
+        for before, after in pairwise(members):
             total -= int(common[before + 1 : after + 1].min())
     return total
 
