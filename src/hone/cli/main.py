@@ -96,6 +96,7 @@ def _dispatch(arguments: list[str]) -> int:
     asked = next((word for word in arguments if not word.startswith("-")), None)
     app = typer.Typer(
         add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,  # plain help: loading rich costs more than all the rest of a start
         help="Teach a language model by example, and see what is trained.",
         epilog="First time here: `hone quickstart`. Exit codes: `hone help exit-codes`.",
