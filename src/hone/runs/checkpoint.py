@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hone.errors import DiskError
+from hone.errors import DiskError, EnvironmentFault
 from hone.runs.disk import Disk, disk_error, read_regular, sha256_of
 from hone.runs.events import Say
 
@@ -256,6 +256,35 @@ class CheckpointStore:
         except OSError:
             free = 0
         return disk_error(doing, error, self.folder, free_bytes=free, needed_bytes=needed_bytes)
+
+
+def find_latest(folder: Path, say: Say) -> Checkpoint | None:
+    """The newest complete checkpoint, for one who reads and does not hold the run's lock.
+
+    Nothing is tidied; each one skipped is told as a `notice`.
+    """
+    names = (
+        [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    )
+    for path in sorted(names, key=lambda path: int(path.name.removeprefix("step-")), reverse=True):
+        try:
+            return _verify(path)
+        except _Unusable as reason:
+            message = f"{path.name} cannot be used: {reason}; trying an older one"
+            say("notice", code="checkpoint-skipped", message=message)
+    return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, verified. Raises EnvironmentFault where it is not whole."""
+    try:
+        return _verify(path)
+    except _Unusable as reason:
+        raise EnvironmentFault(
+            f"this checkpoint cannot be used: {reason}",
+            where=str(path),
+            remedy="name another checkpoint, or the run",
+        ) from reason
 
 
 def _verify(path: Path, *, from_disk: bool = False) -> Checkpoint:
