@@ -41,7 +41,7 @@ class Checkpoint:
     score: float | None
 
 
-class _Unusable(Exception):  # noqa: N818  a finding about a folder, not an error
+class _Unusable(Exception):
     """Why a folder cannot be used as a checkpoint; never leaves this file."""
 
 
