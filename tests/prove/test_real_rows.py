@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from hone.runs.events import read_events
 
-COMMAND = [sys.executable, "-m", "hone.cli.main"]
+COMMAND = [sys.executable, "-m", "hone"]
 
 
 def _model(folder: Path, tokenizer: Path, config: str, **more: int) -> Path:
