@@ -84,6 +84,13 @@ def test_columns_that_cannot_be_meant():
     assert "did you mean 'questions'" in error.remedy
 
 
+def test_columns_of_another_shape():
+    with pytest.raises(
+        ConfigError, match="names 'user', which rows of shape 'messages' do not have"
+    ):
+        read({"messages": [U, A], "q": "x"}, RowFormat("messages", {"user": "q"}))
+
+
 def test_one_shape_for_all_rows():
     form = RowFormat()
     read({"user": "hi", "assistant": "ho"}, form)
@@ -91,7 +98,7 @@ def test_one_shape_for_all_rows():
         read({"user": "hi", "assistent": "ho"}, form, line=7)
     assert caught.value.where == "chat.jsonl:7"
     assert "found 'user', 'assistent'" in caught.value.what
-    assert "did you mean 'assistent'" in caught.value.remedy
+    assert "did you mean 'assistant' by 'assistent'?" in caught.value.remedy
 
 
 def test_a_shape_that_is_asked_for():
@@ -106,7 +113,7 @@ def test_a_shape_that_is_asked_for():
 
 def test_unknown_shapes_get_the_nearest_name():
     error = refusal({"mesages": [U, A]})
-    assert "did you mean 'messages'?" in error.remedy
+    assert "did you mean 'messages' by 'mesages'?" in error.remedy
     assert "data.columns" in refusal({"question": "q", "reply": "a"}).remedy
     assert "no keys" in refusal({}).what
 

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from hone.data.conversation import Message, ToolCall
 from hone.data.render import Renderer, trained_texts
 from hone.data.template import ChatTemplate, TemplateError
-from tests.data.small import BARE, CHATML, NAMES, byte_level, family, talk, text_tokenizer
+from tests.data.small import (
+    BARE,
+    CHATML,
+    NAMES,
+    byte_level,
+    family,
+    sentence_piece,
+    talk,
+    text_tokenizer,
+)
 
 ALTERNATING = ("user", "assistant")
 
@@ -281,3 +291,16 @@ def test_a_token_cannot_be_put_together_across_texts():
     made = Renderer(tokenizer, ChatTemplate(source))
     (example,) = made.render(talk(Message("user", "a", name="im_end"), ("assistant", "b")))
     assert example.input_ids.tolist().count(tokenizer.id_of("<|im_end|>")) == 2
+
+
+def test_a_tokenizer_that_cannot_be_cut_is_remarked():
+    backend = sentence_piece("always", legacy=True)
+    backend.add_special_tokens(
+        [AddedToken("<|im_start|>", normalized=True), AddedToken("<|im_end|>", normalized=True)]
+    )
+    tokenizer = text_tokenizer(backend, CHATML, eos_token="<|im_end|>")
+    rendered = Renderer(tokenizer, ChatTemplate(CHATML)).render_all(
+        [talk(("user", "a"), ("assistant", "b"))]
+    )[0]
+    assert "pieces-differ" in rendered.remarks
+    assert trained_texts(rendered.examples, tokenizer)[0].endswith("b<|im_end|>")

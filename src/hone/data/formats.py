@@ -6,6 +6,7 @@ that it is recognised by.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -65,6 +66,12 @@ class RowFormat:
         if self._shape is None:
             self._shape = _recognise(value, where)
         shape = self._shape
+        if stray := [ours for ours in self._columns if ours not in shape.keys]:
+            raise ConfigError(
+                f"data.columns names {stray[0]!r}, which rows of shape {shape.name!r} do not have",
+                where=where,
+                remedy=nearest(stray[0], shape.keys),
+            )
         missing = [key for key in shape.needs if key not in value]
         if missing:
             self._refuse(shape, missing[0], row.value, where)
@@ -105,11 +112,12 @@ class RowFormat:
 
     def _refuse(self, shape: Shape, missing: str, value: Mapping[str, Any], where: str) -> None:
         found = ", ".join(map(repr, value)) or "no keys"
+        near = difflib.get_close_matches(missing, value, n=1, cutoff=0.5)
+        hint = f"did you mean {missing!r} by {near[0]!r}? " if near else ""
         raise DataError(
             f"the row has no {missing!r}, as rows of shape {shape.name!r} must; found {found}",
             where=where,
-            remedy=f"{nearest(missing, value) if value else 'write it'} "
-            "(all rows of a file have one shape; data.columns renames columns)",
+            remedy=f"{hint}all rows of a file have one shape; data.columns renames columns",
         )
 
 
@@ -118,14 +126,13 @@ def _recognise(value: Mapping[str, Any], where: str) -> Shape:
         if all(key in value for key in shape.needs):
             return shape
     known = {key for shape in SHAPES.values() for key in shape.needs}
-    hints = [
-        nearest(key, known).split("?")[0] + "?" for key in value if "did you" in nearest(key, known)
-    ]
+    near = [(key, difflib.get_close_matches(key, known, n=1, cutoff=0.75)) for key in value]
+    hints = [f"did you mean {meant[0]!r} by {key!r}? " for key, meant in near if meant]
     shapes = "; ".join(f"{shape.name} ({', '.join(shape.needs)})" for shape in SHAPES.values())
     raise DataError(
         f"the shape of the rows is not known; found {', '.join(map(repr, value)) or 'no keys'}",
         where=where,
-        remedy=f"{hints[0] + ' ' if hints else ''}known: {shapes}; "
+        remedy=f"{hints[0] if hints else ''}known: {shapes}; "
         "or map your columns, e.g. data.columns='{user: question, assistant: answer}'",
     )
 

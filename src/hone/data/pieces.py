@@ -59,10 +59,11 @@ class Pieces:
         tokens = [token for token in tokenizer.added if not token.single_word and token.content]
         self._tokens = {token.content: token for token in tokens}
         self._pattern = trie_pattern(self._tokens)
+        # A token that counts only as a single word stays in its piece, where the tokenizer finds it.
+        alone = {token.id for token in tokenizer.added if token.single_word}
+        self._never_in_pieces = control.ids - alone
         self._cache: dict[tuple[str, bool, bool], Int32] = {}
         self._cached_characters = 0
-        self.forged = 0
-        """Pieces of which an id had to be spelled out letter by letter."""
 
     def split(self, text: str, *, after: bool = False) -> list[Part]:
         """Cuts and pieces of `text`, in order. `after`: other text stands before it, with no token between."""
@@ -96,7 +97,8 @@ class Pieces:
         for (continues, is_guarded), texts in wanted.items():
             found = self._tokenizer.encode_many(list(texts), continues=continues, plain=is_guarded)
             for bare, ids in zip(texts, found, strict=True):
-                if not self._control.ids.isdisjoint(ids):
+                forbidden = self._control.ids if is_guarded else self._never_in_pieces
+                if not forbidden.isdisjoint(ids):
                     ids = self._spelled(bare, continues=continues)
                 self._keep((bare, continues, is_guarded), np.array(ids, dtype=np.int32))
 
@@ -118,6 +120,11 @@ class Pieces:
             for part in parts
         ]
 
+    def equal_the_whole(self, text: str) -> bool:
+        """Whether encoding `text` piece by piece gives what encoding it at once does."""
+        found = [int(i) for ids in self.ids_of(self.split(text), "") for i in ids]
+        return found == self._tokenizer.encode(text)
+
     def _piece(self, text: str, start: int, stop: int, *, after: bool) -> Piece:
         at_beginning = start == 0
         continues = after if at_beginning else not self._tokenizer.prefixes_every_piece
@@ -125,7 +132,6 @@ class Pieces:
 
     def _spelled(self, text: str, *, continues: bool) -> list[int]:
         """Ids of text in which control tokens must not be recognised, though the tokenizer does."""
-        self.forged += 1
         ids: list[int] = []
         for part in _halves(text, self._control):
             found = self._tokenizer.encode_many([part], continues=continues, plain=True)[0]

@@ -43,10 +43,11 @@ _KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One JSON object and where it starts."""
+    """One JSON object, where it starts, and how many bytes it takes in the file."""
 
     value: JsonObject
     origin: Origin
+    num_bytes: int = 0
 
 
 class RowReader:
@@ -128,9 +129,8 @@ class RowReader:
                 self.blank_lines += 1
                 continue
             if number == 1 and self._one_object(line):
-                yield Row(parse_object(self._rest(stream, line), origin), origin)
-                return
-            yield Row(parse_object(line, origin), origin)
+                line = self._rest(stream, line)
+            yield Row(parse_object(line, origin), origin, len(line))
 
     def _one_object(self, first: bytes) -> bool:
         """A .json file whose first line is only the beginning of an object is one object over many lines."""
@@ -149,7 +149,7 @@ class RowReader:
         )
         for line, data in scanner:
             origin = Origin(self.file, line)
-            yield Row(parse_object(data, origin), origin)
+            yield Row(parse_object(data, origin), origin, len(data))
 
 
 class _ListScanner:

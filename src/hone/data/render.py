@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
@@ -15,6 +15,7 @@ from hone.data.template import ChatTemplate, TemplateError
 from hone.data.tokenizer import TextTokenizer
 from hone.data.turns import Turn, TurnFinder
 
+_CHECKED_ROWS: Final = 3
 Objects = Sequence[Mapping[str, Any]]
 
 
@@ -60,6 +61,7 @@ class Renderer:
         self.control = find_control_tokens(tokenizer, template)
         """What only the template may write."""
         self._pieces = Pieces(tokenizer, self.control)
+        self._checks_left = _CHECKED_ROWS
 
     def render(self, conversation: Conversation) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
@@ -170,6 +172,10 @@ class Renderer:
         groups = assembler.groups(draft.turns, draft.whole, draft.last)
         if len(groups) > 1:
             draft.remarks.append("split-row")
+        if self._checks_left and not draft.mark:
+            self._checks_left -= 1
+            if not self._pieces.equal_the_whole(draft.whole):
+                draft.remarks.append("pieces-differ")
         examples = [assembler.example(group, draft.conversation.origin) for group in groups]
         return Rendered(examples, tuple(dict.fromkeys(draft.remarks)))
 

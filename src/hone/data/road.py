@@ -12,11 +12,12 @@ from hone.data.conversation import Conversation
 from hone.data.example import Example, Origin
 from hone.data.formats import RowFormat
 from hone.data.ledger import Ledger
-from hone.data.reader import RowReader
+from hone.data.reader import Row, RowReader
 from hone.data.render import Rendered, Renderer
 from hone.errors import DataError
 
 _BATCH_ROWS: Final = 64
+_BATCH_BYTES: Final = 4 * 2**20
 
 _TOLD: Final = {
     "unknown-key": "a key that nothing here reads was ignored: {}",
@@ -32,6 +33,7 @@ _TOLD: Final = {
     "prompt-not-a-prefix": "what the template writes before a reply at inference is not how it writes the turn afterwards",
     "prompt-not-rendered": "the template cannot write the prompt of a turn alone; its beginning was found by comparison",
     "part-not-rendered": "the template cannot write the conversation up to a turn; the turn was found by comparison",
+    "pieces-differ": "this tokenizer gives a text other tokens at once than piece by piece between its added tokens",
     "split-row": "the template rewrites earlier turns: the row became one Example per trained turn",
     "tools-not-written": "the template does not write tools: the model will not see them",
     "calls-not-written": "the template does not write tool calls: they are not trained",
@@ -106,10 +108,10 @@ class Road:
         """Rows, dropped ones too: all after the first `skip`, or the next `most`; nothing behind them is
         read. What the limit refuses comes uncut."""
         renderer = self._renderer()
-        source = islice(self._reader, None if most is None else skip + most)
+        source = islice(iter(self._reader), None if most is None else skip + most)
         for row in islice(source, skip):
             self._format.read(row)
-        while batch := list(islice(source, _BATCH_ROWS)):
+        while batch := _batch(source):
             conversations = [self._format.read(row) for row in batch]
             self.ledger.shape = self._format.shape
             for conversation, rendered in zip(
@@ -190,3 +192,15 @@ class Road:
                 remedy="at least one row needs an assistant turn with a weight above 0 "
                 "that the chat template accepts and the length limit leaves whole",
             )
+
+
+def _batch(source: Iterator[Row]) -> list[Row]:
+    """The next rows that are rendered together: enough to be fast, few enough to be held."""
+    rows: list[Row] = []
+    num_bytes = 0
+    for row in source:
+        rows.append(row)
+        num_bytes += row.num_bytes
+        if len(rows) == _BATCH_ROWS or num_bytes >= _BATCH_BYTES:
+            break
+    return rows
