@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hone.config.sections import Config, ModelSection
-from hone.errors import EnvironmentFault, ModelError
+from hone.errors import EnvironmentFault, ModelError, nearest
 from hone.models.saved_adapter import CONFIG as ADAPTER_CONFIG
 from hone.models.saved_adapter import read_adapter
 from hone.models.source import check_weights, find_model
 from hone.runs.checkpoint import MANIFEST, find_latest, read_checkpoint
-from hone.runs.folder import RunFolder
+from hone.runs.folder import RunFolder, find_runs
 
 _RUNS = Path("runs")
 
@@ -52,7 +52,7 @@ def find_place(name: str, *, revision: str | None = None, root: Path = _RUNS) ->
         if (path / MANIFEST).is_file():
             return _in_checkpoint(path)
     elif not path.exists():
-        path = find_model(ModelSection(name=name, revision=revision))
+        path = _on_the_hub(name, revision, root)
     else:
         raise ModelError(
             f"{name} is a file", remedy="name a run, an adapter folder or a model folder"
@@ -67,6 +67,19 @@ def find_place(name: str, *, revision: str | None = None, root: Path = _RUNS) ->
         )
     check_weights(path)
     return Place("model", path, base=path)
+
+
+def _on_the_hub(name: str, revision: str | None, root: Path) -> Path:
+    try:
+        return find_model(ModelSection(name=name, revision=revision))
+    except ModelError as error:
+        runs = [run.name for run in find_runs(root)]
+        if "/" in name or not runs:
+            raise
+        raise ModelError(
+            f"no run or folder {name!r}, and no such model: {error.what}",
+            remedy=f"a run: {nearest(name, runs)}",
+        ) from error
 
 
 def _in_run(run: RunFolder) -> Place:
