@@ -21,10 +21,7 @@ import torch
 from hone.config.layers import Resolved, idle_settings
 from hone.config.sections import Config
 from hone.config.write import to_yaml
-from hone.data.prepare import Prepared, prepare
 from hone.data.steps import StepSource
-from hone.data.template import ChatTemplate, load_template
-from hone.data.tokenizer import TextTokenizer
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
@@ -32,9 +29,7 @@ from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
-from hone.errors import ConfigError, HoneError, LockedError, Stopped
-from hone.models import facts
-from hone.models.source import check_weights, find_model, fingerprint, read_config
+from hone.errors import HoneError, LockedError, Stopped
 from hone.recipes.artifact import write_artifact
 from hone.recipes.build import (
     Built,
@@ -43,15 +38,15 @@ from hone.recipes.build import (
     resolve_threads,
     trained_parameter_count,
 )
-from hone.recipes.cache import cache_folder
 from hone.recipes.card import write_card
+from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
+from hone.recipes.source import Source, read_source, turn_ends
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
-from hone.runs.events import Event, EventLog, Listener, Say
+from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
 
-_SAMPLED_ROWS = 256  # rows whose last trained token is looked at
 _SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
 
 
@@ -88,7 +83,7 @@ def train(
     herald.say("phase", name="reading")
     for sentence in idle_settings(resolved):
         herald.say("notice", code="idle-setting", message=sentence)
-    source = _read(config, herald.say)
+    source = read_source(config, herald.say)
     with (
         StopRequest(shlex.join(command) or "the same command") as stop,
         _opened(path, fresh=fresh, herald=herald) as folder,
@@ -108,97 +103,6 @@ def default_folder(config: Config) -> Path:
     data = Path(config.data.path).stem or "rows"
     model = config.model.name.rstrip("/").rsplit("/", 1)[-1] or "model"
     return Path("runs") / f"{data}-{model}"
-
-
-class Herald:
-    """Says events: to the listeners at once, and to the run's log as soon as there is one."""
-
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = listeners
-        self._early: list[tuple[str, dict[str, Any]]] = []
-        self._log: EventLog | None = None
-
-    def say(self, event: str, /, **fields: object) -> None:
-        """Say one event."""
-        if self._log is not None:
-            self._log.say(event, **fields)
-            return
-        self._early.append((event, dict(fields)))
-        for listener in self._listeners:
-            listener(Event(name=event, time=time.time(), fields=dict(fields)))
-
-    def attach(self, log: EventLog) -> None:
-        """Write what was said so far, and from now on everything."""
-        for event, fields in self._early:
-            log.say(event, **fields)
-        for listener in self._listeners:
-            log.listen(listener)
-        self._log = log
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Everything of a run that is known without torch."""
-
-    base: Path
-    tokenizer: TextTokenizer
-    template: ChatTemplate
-    prepared: Prepared
-    hashes: dict[str, str | None]
-
-
-def _read(config: Config, say: Say) -> _Source:
-    """Find the model, check its files, prepare the rows. Nothing is written into the run folder yet."""
-    if not config.model.name:
-        raise ConfigError("no model", remedy="add --model FOLDER_OR_HUB_ID")
-    if not config.data.path:
-        raise ConfigError("no data", remedy="name a file of rows: hone train DATA --model MODEL")
-    base = find_model(config.model)
-    model_config = read_config(base)
-    check_weights(base)
-    tokenizer = TextTokenizer.load(base)
-    template = load_template(
-        tokenizer, choice=config.data.template, variables=config.data.template_kwargs
-    )
-    limit = facts.longest_row(model_config)
-    asked = config.data.max_length
-    if asked is not None and limit is not None and asked > limit:
-        raise ConfigError(
-            f"data.max_length={asked} is more than the model's limit of {limit} tokens",
-            remedy=f"set data.max_length to {limit} or less",
-        )
-    prepared = prepare(
-        config.data,
-        tokenizer=tokenizer,
-        template=template,
-        max_length=asked or limit or 2**31 - 1,
-        cache_dir=cache_folder() / "data",
-        say=lambda event, told: say(event, **told),
-    )
-    validation = prepared.validation
-    return _Source(
-        base,
-        tokenizer,
-        template,
-        prepared,
-        {
-            "data": prepared.train.fingerprint,
-            "validation": None if validation is None else validation.fingerprint,
-            "model": fingerprint(base),
-        },
-    )
-
-
-def turn_ends(source: _Source) -> list[int]:
-    """The tokens that end a trained turn, read off the prepared rows themselves."""
-    rows = source.prepared.train
-    added = {token.id for token in source.tokenizer.added}
-    last = {
-        int(example.input_ids[example.weight.nonzero()[0][-1]])
-        for row in range(min(rows.num_rows, _SAMPLED_ROWS))
-        for example in rows.examples(row)
-    }
-    return sorted(last & added)
 
 
 def _refuse_live(path: Path) -> None:
@@ -231,7 +135,7 @@ class _Run:
         self,
         folder: RunFolder,
         config: Config,
-        source: _Source,
+        source: Source,
         herald: Herald,
         stop: StopRequest,
         command: list[str],

@@ -1,0 +1,83 @@
+"""What a run starts from, known without torch: the model's files, its tokenizer and template, prepared rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hone.config.sections import Config
+from hone.data.prepare import Prepared, prepare
+from hone.data.template import ChatTemplate, load_template
+from hone.data.tokenizer import TextTokenizer
+from hone.errors import ConfigError
+from hone.models import facts
+from hone.models.source import check_weights, find_model, fingerprint, read_config
+from hone.recipes.cache import cache_folder
+from hone.runs.events import Say
+
+_SAMPLED_ROWS = 256  # rows whose last trained token is looked at
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything of a run that is known without torch."""
+
+    base: Path
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    prepared: Prepared
+    hashes: dict[str, str | None]
+
+
+def read_source(config: Config, say: Say) -> Source:
+    """Find the model, check its files, prepare the rows. Nothing is written into the run folder yet."""
+    if not config.model.name:
+        raise ConfigError("no model", remedy="add --model FOLDER_OR_HUB_ID")
+    if not config.data.path:
+        raise ConfigError("no data", remedy="name a file of rows: hone train DATA --model MODEL")
+    base = find_model(config.model)
+    model_config = read_config(base)
+    check_weights(base)
+    tokenizer = TextTokenizer.load(base)
+    template = load_template(
+        tokenizer, choice=config.data.template, variables=config.data.template_kwargs
+    )
+    limit = facts.longest_row(model_config)
+    asked = config.data.max_length
+    if asked is not None and limit is not None and asked > limit:
+        raise ConfigError(
+            f"data.max_length={asked} is more than the model's limit of {limit} tokens",
+            remedy=f"set data.max_length to {limit} or less",
+        )
+    prepared = prepare(
+        config.data,
+        tokenizer=tokenizer,
+        template=template,
+        max_length=asked or limit or 2**31 - 1,
+        cache_dir=cache_folder() / "data",
+        say=lambda event, told: say(event, **told),
+    )
+    validation = prepared.validation
+    return Source(
+        base,
+        tokenizer,
+        template,
+        prepared,
+        {
+            "data": prepared.train.fingerprint,
+            "validation": None if validation is None else validation.fingerprint,
+            "model": fingerprint(base),
+        },
+    )
+
+
+def turn_ends(source: Source) -> list[int]:
+    """The tokens that end a trained turn, read off the prepared rows themselves."""
+    rows = source.prepared.train
+    added = {token.id for token in source.tokenizer.added}
+    last = {
+        int(example.input_ids[example.weight.nonzero()[0][-1]])
+        for row in range(min(rows.num_rows, _SAMPLED_ROWS))
+        for example in rows.examples(row)
+    }
+    return sorted(last & added)
