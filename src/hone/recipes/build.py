@@ -116,6 +116,8 @@ def build(folder: Path, config: Config, *, precision: Precision, longest: int, s
     for message in loaded.notices:
         say("notice", code="model", message=message)
     model = loaded.model
+    if torch.cuda.is_available():
+        say("notice", code="gpu-unused", message="a GPU is here; this version trains on the CPU")
     own = str(getattr(model.config, "_attn_implementation", None) or "eager")
     reason = facts.why_rows_run_alone(read_config(folder), longest=longest)
     if reason is None and not takes_packs(model):
