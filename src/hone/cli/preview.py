@@ -71,8 +71,13 @@ def preview(
         _write_page(seen, html)
         typer.echo(f"wrote {html}")
         return
+    show(seen, with_ids=ids, full=full)
+
+
+def show(seen: Preview, *, with_ids: bool = False, full: bool = False) -> None:
+    """Print the rows for this terminal."""
     paint = _Paint(look_of(sys.stdout, os.environ).colour, (sys.stdout.encoding or "utf-8").lower())
-    for text in _screen(seen, paint, with_ids=ids, full=full):
+    for text in _screen(seen, paint, with_ids=with_ids, full=full):
         sys.stdout.write(text)
 
 
