@@ -30,6 +30,8 @@ class Case:
     positions: int
     trial_steps: int
     """Steps of a trial of one of the peer's settings, the first of which does not count."""
+    trial_rows: int
+    """Rows of one step of a trial, 8 at most: speed by the token hardly depends on it."""
     steps: int
     """Steps of a measurement, the first of which does not count."""
 
@@ -37,9 +39,9 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("gsm8k-5m", "5m", "made-up", 1024, 4096, trial_steps=6, steps=21),
-        Case("gsm8k-30m", "30m", "made-up", 1024, 4096, trial_steps=4, steps=9),
-        Case("tau-5m", "5m", "airline", 12_000, 16_384, trial_steps=2, steps=3),
+        Case("gsm8k-5m", "5m", "made-up", 1024, 4096, trial_steps=6, trial_rows=8, steps=21),
+        Case("gsm8k-30m", "30m", "made-up", 1024, 4096, trial_steps=4, trial_rows=8, steps=9),
+        Case("tau-5m", "5m", "airline", 12_000, 16_384, trial_steps=3, trial_rows=2, steps=3),
     )
 }
 

@@ -34,6 +34,7 @@ def run(script: str, job: dict[str, Any], *, patience: float) -> dict[str, Any]:
         "PYTHONWARNINGS": "ignore",
         "HONE_CACHE": str(Path(job["folder"]) / "cache"),
         "HF_HOME": str(Path(job["folder"]) / "cache" / "hf"),
+        **job.get("environment", {}),
     }
     asked = {**job, "memory_bytes": int(_free_bytes() * _MEMORY_SHARE)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second start finds bytecode

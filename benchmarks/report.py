@@ -19,10 +19,22 @@ def rate(found: Results) -> str:
     )
 
 
+def ranked(trials: Results) -> list[str]:
+    """The settings that worked, the one with the most tokens per CPU second first."""
+    worked = [name for name, trial in trials.items() if "failed" not in trial]
+    return sorted(worked, key=lambda name: -trials[name]["tokens_per_cpu_second"])
+
+
+def better(trial: Results, again: Results) -> Results:
+    """Of two trials of one setting the faster one."""
+    if "failed" in again or again["tokens_per_cpu_second"] < trial["tokens_per_cpu_second"]:
+        return trial
+    return {**trial, **again}
+
+
 def best(trials: Results) -> str | None:
     """The setting with the most tokens per CPU second; None where all failed."""
-    worked = {name: t["tokens_per_cpu_second"] for name, t in trials.items() if "failed" not in t}
-    return max(worked, key=lambda name: worked[name]) if worked else None
+    return next(iter(ranked(trials)), None)
 
 
 def case_tables(name: str, case: Results) -> str:

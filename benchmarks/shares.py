@@ -92,9 +92,8 @@ class _Step:
         )
         self.loss = built.loss
         self.loss.train(True)
-        source = StepSource(
-            rows, batch_size=job["batch"], seed=0, shuffle=True, share_prefixes=True, pack=True
-        )
+        order = {"seed": 0, "shuffle": True, "share_prefixes": True, "pack": True}
+        source = StepSource(rows, batch_size=job["batch"], **order)
         start = time.process_time()
         self.step = source.step(0, job["budget"])
         self.layout_seconds = time.process_time() - start
@@ -102,6 +101,11 @@ class _Step:
         self.parameters = list(trained.values())
         self.optimizer = build_optimizer(trained, weight_decay=0.0, betas=(0.9, 0.999))
         set_learning_rate(self.optimizer, 1e-5)
+        # A run begins with a rehearsal of larger Packs, after which the allocator keeps what it has.
+        larger = StepSource(rows, batch_size=2 * job["batch"], **order).step(0, 2 * job["budget"])
+        for pack in larger.packs:
+            self.loss(pack, 1.0).backward()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def run(self) -> None:
         """What the loop does between two step events, but for its log line."""

@@ -22,6 +22,8 @@ from child import run
 from duel import Duel
 
 Results = dict[str, Any]
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+_FINALISTS = 3  # of the peer's settings, tried twice
 
 
 def main() -> None:
@@ -84,6 +86,7 @@ class _Measured:
             "batch": BATCH,
             "threads": self.asked.threads,
             "precision": precision,
+            "environment": _KEEP_MEMORY if self.asked.keep_memory else {},
             **more,
         }
         return run(script, job, patience=self.asked.patience)
@@ -102,23 +105,32 @@ class _Measured:
         return self._run("shares.py", steps=2, precision=precision, budget=median(budgets))
 
     def _trials(self, precision: str) -> Results:
-        """Each of TRL's settings once, briefly."""
+        """Each of TRL's settings once, briefly, and the three best once more: a busy minute decides nothing.
+
+        Of long rows, where a trial takes minutes, further arithmetics are tried at the two best settings.
+        """
         trials: Results = {}
         chosen = trl_settings.settings(self.case.kind, compiled=self.asked.compile)
         for arithmetic in trl_settings.PRECISIONS[precision]:
-            for name, setting in chosen.items():
-                if self.asked.trl and name not in self.asked.trl:
-                    continue
-                trial = self._run(
-                    "trl_side.py", steps=self.trial_steps, precision=arithmetic, setting=setting
-                )
-                trials[f"{arithmetic}, {name}"] = {
-                    "arithmetic": arithmetic,
-                    "setting": setting,
-                    **trial,
-                }
-                print(f"  TRL {arithmetic}, {name}: {report.rate(trial)}", flush=True)
+            names = [name for name in chosen if not self.asked.trl or name in self.asked.trl]
+            if trials and self.case.kind == "airline":
+                names = [trials[ranked]["name"] for ranked in report.ranked(trials)[:2]]
+            for name in dict.fromkeys(names):
+                tried = {"arithmetic": arithmetic, "name": name, "setting": chosen[name]}
+                trials[f"{arithmetic}, {name}"] = {**tried, **self._trial(tried)}
+        for name in report.ranked(trials)[: 0 if self.asked.small else _FINALISTS]:
+            trials[name] = report.better(trials[name], self._trial(trials[name]))
         return trials
+
+    def _trial(self, tried: Results) -> Results:
+        trial = self._run(
+            "trl_side.py",
+            steps=self.trial_steps,
+            precision=tried["arithmetic"],
+            setting=trl_settings.briefly(tried["setting"], self.case.trial_rows),
+        )
+        print(f"  TRL {tried['arithmetic']}, {tried['name']}: {report.rate(trial)}", flush=True)
+        return trial
 
     def _duel(self, precision: str, trials: Results) -> Results:
         """Hone, its own variants and TRL's best, one after the other, again and again."""
@@ -162,6 +174,11 @@ def _arguments() -> argparse.Namespace:
         "--trl", nargs="+", metavar="SETTING", help="try only these of TRL's settings"
     )
     parser.add_argument("--compile", action="store_true", help="try TRL with torch.compile as well")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="have glibc keep freed memory, on both sides; neither does by itself",
+    )
     parser.add_argument("--hone-only", action="store_true", help="leave TRL out")
     parser.add_argument("--skip-shares", action="store_true", help="leave the matrix products out")
     parser.add_argument(

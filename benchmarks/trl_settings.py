@@ -31,8 +31,9 @@ _SHORT: dict[str, Setting] = {
 
 _LONG: dict[str, Setting] = {
     "default, 4 x 2": {"rows": 4, "passes": 2},
+    "default, 2 x 4": {"rows": 2, "passes": 4},
     "one row at a time, 1 x 8": {"rows": 1, "passes": 8},
-    "group_by_length, 8 x 1": {"rows": 8, "passes": 1, "group": True},
+    "group_by_length, 4 x 2": {"rows": 4, "passes": 2, "group": True},
     "group_by_length, 2 x 4": {"rows": 2, "passes": 4, "group": True},
     "one row at a time, 1 x 8, eager": {"rows": 1, "passes": 8, "attention": "eager"},
     "padding_free, 2 x 4": {"rows": 2, "passes": 4, "padding_free": True},
@@ -47,6 +48,11 @@ _COMPILED = {
         "compile": True,
     }
 }
+
+
+def briefly(setting: Setting, rows: int) -> Setting:
+    """The same setting with steps of about `rows` rows."""
+    return {**setting, "passes": max(1, setting["passes"] * rows // 8)}
 
 
 def settings(kind: str, *, compiled: bool = False) -> dict[str, Setting]:
