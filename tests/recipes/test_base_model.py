@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +111,16 @@ def test_what_is_not_finished_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         base_model(tmp_path, settings=SMALL, build=fail)
     assert list((tmp_path / "base").iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    old, young = tmp_path / "base" / ".writing-old", tmp_path / "base" / ".writing-young"
+    old.mkdir(parents=True)
+    young.mkdir()
+    os.utime(old, (0, 0))
+
+    def write(folder: Path, *_: object, **__: object) -> None:
+        (folder / "config.json").write_text("{}")
+
+    found = base_model(tmp_path, settings=SMALL, build=write)
+    assert {path.name for path in found.folder.parent.iterdir()} == {young.name, found.folder.name}

@@ -43,6 +43,8 @@ _TEMPLATE: Final = (
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}\n"
 )
 _SAMPLED_TEXTS: Final = 500
+_WRITING: Final = ".writing-"
+_LONGEST_BUILD_SECONDS: Final = 3600
 _VERSION: Final = 1  # raise it when the training below changes
 
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss
@@ -112,7 +114,8 @@ def base_model(
     if (folder / "config.json").is_file():
         return Base(folder, built=False, seconds=time.perf_counter() - began)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    _tidy(folder.parent)
+    beside = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
     try:
         (build or build_base)(beside, settings, progress=progress)
         beside.chmod(0o755)
@@ -124,6 +127,13 @@ def base_model(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return Base(folder, built=True, seconds=time.perf_counter() - began)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what killed builds left; a live one is younger."""
+    for path in folder.glob(f"{_WRITING}*"):
+        if time.time() - path.stat().st_mtime > _LONGEST_BUILD_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def build_base(folder: Path, settings: BaseSettings, *, progress: Progress | None = None) -> None:
