@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hone.data.template import load_template
 from hone.data.tokenizer import TextTokenizer
+from hone.errors import DiskError
 from hone.recipes.base_model import NAME, BaseSettings, base_model, build_base
 
 SMALL = BaseSettings(
@@ -124,3 +125,9 @@ def test_what_a_killed_build_left_is_removed_by_a_later_one(tmp_path: Path) -> N
 
     found = base_model(tmp_path, settings=SMALL, build=write)
     assert {path.name for path in found.folder.parent.iterdir()} == {young.name, found.folder.name}
+
+
+def test_a_cache_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> None:
+    (tmp_path / "base").write_text("in the way")
+    with pytest.raises(DiskError, match="HONE_CACHE"):
+        base_model(tmp_path, settings=SMALL)

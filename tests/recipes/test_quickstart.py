@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hone.errors import ConfigError
+from hone.errors import ConfigError, DiskError
 from hone.recipes.base_model import BaseSettings
 from hone.recipes.quickstart import Quickstart, QuickstartSettings
 from hone.runs.events import Event
@@ -107,3 +107,11 @@ def test_the_environment_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_stages_out_of_order_are_a_fault_of_the_caller(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="in their order"):
         make(tmp_path / "q").judge_base()
+
+
+def test_a_file_in_the_way_is_a_disk_error(tmp_path: Path) -> None:
+    (tmp_path / "q").write_text("in the way")
+    show = make(tmp_path / "q")
+    show.build()
+    with pytest.raises(DiskError, match="--folder"):
+        show.write()

@@ -27,6 +27,7 @@ from hone.data.byte_tokenizer import new_byte_tokenizer
 from hone.data.layout import Branch, branch, write_pack
 from hone.data.tokenizer import TextTokenizer
 from hone.engine.loss import PackLoss
+from hone.errors import DiskError
 from hone.models import attention
 from hone.models.load import quiet
 from hone.pack import Pack
@@ -106,27 +107,41 @@ def base_model(
 ) -> Base:
     """The base model from `cache`, built there first where it is absent (a minute of CPU).
 
-    It is written beside and renamed, so that two who build at once leave one whole model.
+    It is written beside and renamed, so that two who build at once leave one whole model. Raises DiskError.
     """
     settings = settings or BaseSettings()
     began = time.perf_counter()
     folder = cache / "base" / f"{NAME}-{settings.fingerprint}"
     if (folder / "config.json").is_file():
         return Base(folder, built=False, seconds=time.perf_counter() - began)
+    try:
+        _write_whole(folder, settings, progress, build or build_base)
+    except OSError as error:
+        raise DiskError(
+            f"cannot keep the base model: {error.strerror or error}",
+            where=str(folder.parent),
+            remedy="free some space, or set HONE_CACHE to a folder that you may write",
+        ) from error
+    return Base(folder, built=True, seconds=time.perf_counter() - began)
+
+
+def _write_whole(
+    folder: Path, settings: BaseSettings, progress: Progress | None, build: Build
+) -> None:
+    """Build beside `folder` and rename; where another finished first, theirs stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _tidy(folder.parent)
     beside = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
     try:
-        (build or build_base)(beside, settings, progress=progress)
+        build(beside, settings, progress=progress)
         beside.chmod(0o755)
         try:
             beside.rename(folder)
         except OSError:
             if not (folder / "config.json").is_file():
-                raise  # nobody else built it meanwhile
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Base(folder, built=True, seconds=time.perf_counter() - began)
 
 
 def _tidy(folder: Path) -> None:

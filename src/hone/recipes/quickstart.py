@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hone.config.layers import Resolved, resolve
-from hone.errors import ConfigError
+from hone.errors import ConfigError, DiskError
 from hone.infer.open import open_model
 from hone.recipes.base_model import Base, BaseSettings, Progress, base_model
 from hone.recipes.cache import cache_folder
@@ -82,7 +82,8 @@ class Quickstart:
     def write(self, *, fresh: bool = False) -> dict[str, Path]:
         """Write the rows; returns the files by their names.
 
-        Raises ConfigError where other rows lie in the folder of a run that was begun, unless `fresh`.
+        Raises ConfigError where other rows lie in the folder of a run that was begun, unless `fresh`, and
+        DiskError.
         """
         parts = {"train": self.rows.train, "val": self.rows.validation, "test": self.rows.test}
         files = {name: self.folder / "data" / f"{name}.jsonl" for name in parts}
@@ -90,9 +91,16 @@ class Quickstart:
         begun = self.run.is_dir() and RunFolder(self.run).is_run
         if begun and not fresh:
             self._refuse_other(files, texts)
-        (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        for name, path in files.items():
-            path.write_text(texts[name], encoding="utf-8")
+        try:
+            (self.folder / "data").mkdir(parents=True, exist_ok=True)
+            for name, path in files.items():
+                path.write_text(texts[name], encoding="utf-8")
+        except OSError as error:
+            raise DiskError(
+                f"cannot write the rows: {error.strerror or error}",
+                where=str(self.folder),
+                remedy="choose another --folder, or free some space",
+            ) from error
         return files
 
     def look(self) -> Preview:
