@@ -59,6 +59,8 @@ check: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
+prove: export HYPOTHESIS_PROFILE ?= hone
+
 prove: setup
 	$(BIN)/python -m pytest -m slow --timeout 0 -s $(ARGS)
 

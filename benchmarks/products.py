@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class Call:
         return product
 
     def seconds(self) -> float:
-        """CPU seconds of one call in a tight loop: the best of three loops."""
+        """CPU seconds of one call in a tight loop: the median of three, as of the steps."""
         arguments = [a.make() if isinstance(a, Shape) else a for a in self.arguments]
         named = {k: v.make() if isinstance(v, Shape) else v for k, v in self.named}
 
@@ -82,7 +83,7 @@ class Call:
         start = time.perf_counter()
         call()
         times = max(3, int(_LOOP_SECONDS / max(1e-7, time.perf_counter() - start)))
-        return min(_loop(call, times) for _ in range(_LOOPS))
+        return median(_loop(call, times) for _ in range(_LOOPS))
 
 
 def _loop(call: Callable[[], None], times: int) -> float:

@@ -45,7 +45,7 @@ class Family:
         with torch.no_grad():  # wide enough that softmax and caps are far from linear
             for parameter in model.parameters():
                 if parameter.ndim > 1:
-                    parameter.normal_(0, 0.3)
+                    parameter.normal_(0, 0.2)
                 else:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
         return model.to(dtype).train()
@@ -116,7 +116,10 @@ FAMILIES: dict[str, Family] = {
         "GptOssConfig",
         {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
     ),
-    "granite": Family("GraniteConfig", {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
+    "granite": Family(
+        "GraniteConfig",
+        {"logits_scaling": 4.0, "residual_multiplier": 0.5, "attention_multiplier": 8**-0.5},
+    ),
     "cohere": Family("CohereConfig", {"logit_scale": 0.25}),
 }
 
