@@ -52,6 +52,17 @@ class ControlTokens:
         held, starts, ends = (any(one[i] for one in seen) for i in range(3))
         return held or (starts and ends)  # the latter: two texts that a template puts side by side
 
+    def threatened_by(self, texts: Iterable[str]) -> bool:
+        """The same for plain texts."""
+        starts = ends = False
+        for text in texts:
+            seen = self._look(text)
+            if seen[0]:
+                return True
+            starts |= seen[1]
+            ends |= seen[2]
+        return starts and ends
+
     def guard(self, text: str, mark: str) -> str:
         """`text` with marks, so that no control token can be read in it or across its ends."""
         for one in self._single:

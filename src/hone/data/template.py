@@ -105,15 +105,19 @@ class ChatTemplate:
     ) -> str:
         """The text of `messages`. Raises TemplateError when the template refuses them or exceeds its bounds."""
         compiled = self._compiled_for_tools if tools else self._compiled
-        return compiled.render(
-            {
-                **self._variables,
-                "messages": messages,
-                "tools": tools or None,
-                "documents": None,
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
+        return compiled.render(self.variables(messages, tools, add_generation_prompt))
+
+    def variables(
+        self, messages: Messages, tools: Tools | None, add_generation_prompt: bool
+    ) -> dict[str, Any]:
+        """All that a rendering sees."""
+        return {
+            **self._variables,
+            "messages": messages,
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
 
 
 def load_template(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hone.data.control import strings_in, unused_characters
-from hone.data.template import ChatTemplate, TemplateError
+from hone.data.template import TemplateError
 
 Message = Mapping[str, Any]
 
@@ -28,6 +28,19 @@ class Turn:
     remarks: tuple[str, ...] = ()
 
 
+class Writer(Protocol):
+    """What writes messages; `hone.data.template.ChatTemplate` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The text. Raises TemplateError."""
+        ...
+
+
 class TurnFinder:
     """Finds the turns of one conversation by rendering it up to each turn, never by searching for markers.
 
@@ -36,7 +49,7 @@ class TurnFinder:
 
     def __init__(
         self,
-        template: ChatTemplate,
+        template: Writer,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         *,
