@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
 from hone.data.conversation import Conversation
+from hone.data.ending import find_ending
 from hone.data.example import Example
 from hone.data.pieces import Cut, Pieces
 from hone.data.template import ChatTemplate, TemplateError
@@ -62,6 +63,9 @@ class Renderer:
         """What only the template may write."""
         self._pieces = Pieces(tokenizer, self.control)
         self._checks_left = _CHECKED_ROWS
+        self._ending = find_ending(
+            template, self._spans, bos=tokenizer.bos_token, eos=tokenizer.eos_token
+        )
 
     def render(self, conversation: Conversation) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
@@ -95,7 +99,12 @@ class Renderer:
         try:
             messages, tools, draft.mark = self._guarded(told, conversation.tools)
             finder = TurnFinder(
-                self.template, messages, tools, mark=draft.mark, control_ends=self._control_ends
+                self.template,
+                messages,
+                tools,
+                mark=draft.mark,
+                spans=self._spans,
+                ending=self._ending,
             )
             with self.template.remembering():
                 draft.turns = [finder.turn(place, weight) for place, weight in trained]
@@ -134,11 +143,13 @@ class Renderer:
         ]
         return safe, guarded(list(tools), self.control, mark), mark
 
-    def _control_ends(self, text: str) -> list[int]:
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the letters of its control tokens lie."""
+        cuts = [part for part in self._pieces.split(text) if isinstance(part, Cut)]
         return [
-            part.end
-            for part in self._pieces.split(text)
-            if isinstance(part, Cut) and part.id in self.control.ids
+            (cut.end - len(text[cut.start : cut.end].lstrip()), cut.end)
+            for cut in cuts
+            if cut.id in self.control.ids
         ]
 
     def _noticed(self, draft: _Draft, places: Sequence[int]) -> Iterable[str]:
