@@ -157,8 +157,11 @@ class Pieces:
 
 
 def _key(text: str, continues: bool, mark: str) -> tuple[str, bool, bool]:
-    if mark and mark in text:
-        return text.replace(mark, ""), continues, True
+    if mark:
+        # A template that writes a text as JSON in ASCII, or as Python would, writes the mark's escape.
+        bare = text.replace(mark, "").replace(ascii(mark)[1:-1], "")
+        if bare != text:
+            return bare, continues, True
     return text, continues, False
 
 
