@@ -16,6 +16,7 @@ import numpy as np
 from hone.data.assemble import Assembler, Group
 from hone.data.control import ControlTokens
 from hone.data.conversation import Conversation
+from hone.data.ending import Ending
 from hone.data.example import Example, Origin
 from hone.data.pieces import SPACE, Cut, Part, Piece, Pieces
 from hone.data.template import ChatTemplate, TemplateError
@@ -154,8 +155,15 @@ def _ids(slot: _Slot, texts: Mapping[Source, str], pieces: Pieces) -> Int32:
 class Moulds:
     """The moulds of one tokenizer and template, by structure of the row."""
 
-    def __init__(self, template: ChatTemplate, pieces: Pieces, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self,
+        template: ChatTemplate,
+        pieces: Pieces,
+        tokenizer: TextTokenizer,
+        ending: Ending | None,
+    ) -> None:
         self._template = template
+        self._ending = ending
         self._pieces = pieces
         self._tokenizer = tokenizer
         self._every = ControlTokens(tokenizer.added, template.literals)
@@ -250,7 +258,8 @@ class Moulds:
             messages,
             (),
             mark="",
-            control_ends=self._pieces.control_ends,
+            spans=self._pieces.control_spans,
+            ending=self._ending,
         )
         turns = [finder.turn(place, weight) for place, weight in trained]
         if any(turn.remarks for turn in turns):

@@ -139,10 +139,14 @@ class Pieces:
             for part in parts
         ]
 
-    def control_ends(self, text: str) -> list[int]:
-        """Where control tokens end in a text that the template wrote."""
+    def control_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the letters of control tokens lie in a text that the template wrote."""
         cuts = [part for part in self.split(text) if isinstance(part, Cut)]
-        return [cut.end for cut in cuts if cut.id in self._control.ids]
+        return [
+            (cut.end - len(text[cut.start : cut.end].lstrip()), cut.end)
+            for cut in cuts
+            if cut.id in self._control.ids
+        ]
 
     def equal_the_whole(self, text: str) -> bool:
         """Whether encoding `text` piece by piece gives what encoding it at once does."""
@@ -181,8 +185,11 @@ class Pieces:
 
 
 def _key(text: str, continues: bool, mark: str) -> tuple[str, bool, bool]:
-    if mark and mark in text:
-        return text.replace(mark, ""), continues, True
+    if mark:
+        # A template that writes a text as JSON in ASCII, or as Python would, writes the mark's escape.
+        bare = text.replace(mark, "").replace(ascii(mark)[1:-1], "")
+        if bare != text:
+            return bare, continues, True
     return text, continues, False
 
 

@@ -10,6 +10,7 @@ from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
 from hone.data.conversation import Conversation
 from hone.data.encoder import FastEncoder
+from hone.data.ending import find_ending
 from hone.data.example import Example
 from hone.data.mould import Mould, Moulds, Structure
 from hone.data.pieces import Pieces
@@ -74,8 +75,11 @@ class Renderer:
         """What only the template may write."""
         self._pieces = Pieces(tokenizer, self.control, encoder)
         self._careful = careful
-        self._moulds = Moulds(template, self._pieces, tokenizer)
         self._checks_left = _CHECKED_ROWS
+        self._ending = find_ending(
+            template, self._pieces.control_spans, bos=tokenizer.bos_token, eos=tokenizer.eos_token
+        )
+        self._moulds = Moulds(template, self._pieces, tokenizer, self._ending)
 
     def render(self, conversation: Conversation) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
@@ -128,7 +132,8 @@ class Renderer:
                 messages,
                 tools,
                 mark=draft.mark,
-                control_ends=self._pieces.control_ends,
+                spans=self._pieces.control_spans,
+                ending=self._ending,
             )
             with self.template.remembering():
                 draft.turns = [finder.turn(place, weight) for place, weight in trained]

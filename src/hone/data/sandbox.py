@@ -390,7 +390,7 @@ def compile_template(source: str) -> CompiledTemplate:
         raise ModelError(
             f"the chat template does not compile: {fault.message}",
             where=f"chat template line {fault.lineno}",
-            remedy="repair it, or set data.template to 'chatml' or to a Jinja file",
+            remedy="repair it, or set data.template to a named template or to a Jinja file",
         ) from fault
     except (jinja2.TemplateError, RecursionError) as fault:
         raise ModelError(f"the chat template does not compile: {fault}") from fault

@@ -250,6 +250,11 @@ class TextTokenizer:
         parts = self._prefix_parts
         return "always" in parts
 
+    @property
+    def prefixes_text(self) -> bool:
+        """Whether a space is put before the first word of a text, as SentencePiece does."""
+        return bool(self._prefix_parts)
+
     @cached_property
     def _prefix_parts(self) -> frozenset[str]:
         found: set[str] = set()
