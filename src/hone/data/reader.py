@@ -1,4 +1,4 @@
-"""Bytes to rows, strictly: JSONL, or a JSON list of objects. It knows where a row stands, not what it means."""
+"""Bytes to rows, strictly: JSONL, or a JSON list of rows. It knows where a row stands, not what it means."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from hone.data.example import Origin
-from hone.data.strict import JsonObject, parse_object
+from hone.data.strict import JsonObject, parse_row
 from hone.errors import DataError
 
 MAX_ROW_BYTES: Final = 64 * 2**20
@@ -43,7 +43,10 @@ _KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One JSON object, where it starts, and how many bytes it takes in the file."""
+    """One JSON object, where it starts, and how many bytes it takes in the file.
+
+    A list of two (a question and its answer) stands here as `{"pair": [question, answer]}`.
+    """
 
     value: JsonObject
     origin: Origin
@@ -106,12 +109,24 @@ class RowReader:
             )
 
     def _is_list(self, stream: BinaryIO) -> bool:
-        """Whether the first character that is not a space opens a list."""
+        """Whether the file is one list: it opens one, and what stands first in it is no text.
+
+        A line may be a list too, of a question and an answer; such a line begins with text.
+        """
         place = stream.tell()
-        while (head := stream.read(self._chunk_bytes)) and not head.strip(_SPACE):
-            pass
+        opened = is_list = False
+        while head := stream.read(self._chunk_bytes):
+            if not opened:
+                head = head.lstrip(_SPACE)
+                opened = is_list = head.startswith(b"[")
+                if head and not opened:
+                    break
+                head = head[1:]
+            if head := head.lstrip(_SPACE):
+                is_list = not head.startswith(b'"')
+                break
         stream.seek(place)
-        return head.lstrip(_SPACE).startswith(b"[")
+        return is_list
 
     def _line_rows(self, stream: BinaryIO) -> Iterator[Row]:
         number = 0
@@ -130,7 +145,7 @@ class RowReader:
                 continue
             if number == 1 and self._one_object(line):
                 line = self._rest(stream, line)
-            yield Row(parse_object(line, origin), origin, len(line))
+            yield Row(parse_row(line, origin), origin, len(line))
 
     def _one_object(self, first: bytes) -> bool:
         """A .json file whose first line is only the beginning of an object is one object over many lines."""
@@ -149,11 +164,11 @@ class RowReader:
         )
         for line, data in scanner:
             origin = Origin(self.file, line)
-            yield Row(parse_object(data, origin), origin, len(data))
+            yield Row(parse_row(data, origin), origin, len(data))
 
 
 class _ListScanner:
-    """Finds the objects of a JSON list without holding more than one of them."""
+    """Finds the rows of a JSON list without holding more than one of them."""
 
     # A string, a bracket or a comma; a lone quote is a string whose end has not been read yet.
     _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],"]', re.DOTALL)
@@ -179,7 +194,7 @@ class _ListScanner:
                     raise self._fault("a comma or ']' is wanted between rows", byte)
                 self._advance(1)
                 byte = self._next_byte()
-            if byte != b"{":
+            if byte not in (b"{", b"["):
                 raise self._fault("every element of the list must be an object", byte)
             first = False
             line, stop = self._line, self._object_end()
