@@ -1,4 +1,4 @@
-"""Conversations to Examples by the model's chat template. It knows turns and tokens, no files and no lengths."""
+"""What rows come to, to Examples: Conversations by the model's chat template. It knows turns and tokens, no files and no lengths."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any, Final, Literal
 
 from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
-from hone.data.conversation import Conversation
+from hone.data.conversation import Content, Conversation, Document, TokenRow, split_thought
 from hone.data.example import Example
 from hone.data.pieces import Cut, Pieces
+from hone.data.ready import document_examples, token_example
 from hone.data.template import ChatTemplate, TemplateError
 from hone.data.tokenizer import TextTokenizer
 from hone.data.turns import Turn, TurnFinder
+from hone.data.wants import Wants
 
 _CHECKED_ROWS: Final = 3
 Objects = Sequence[Mapping[str, Any]]
@@ -21,7 +23,7 @@ Objects = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What became of one Conversation: its Examples, or the template's refusal; and what was noticed."""
+    """What became of one row: its Examples, or the template's refusal; and what was noticed."""
 
     examples: list[Example]
     remarks: tuple[str, ...] = ()
@@ -61,20 +63,36 @@ class Renderer:
         self.control = find_control_tokens(tokenizer, template)
         """What only the template may write."""
         self._pieces = Pieces(tokenizer, self.control)
+        self._wants = Wants(template)
         self._checks_left = _CHECKED_ROWS
 
-    def render(self, conversation: Conversation) -> list[Example]:
+    def render(self, content: Content) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
-        rendered = self.render_all([conversation])[0]
+        rendered = self.render_all([content])[0]
         if rendered.fault is not None:
             raise rendered.fault
         return rendered.examples
 
-    def render_all(self, conversations: Sequence[Conversation]) -> list[Rendered]:
-        """What becomes of each. Pieces of all of them are encoded together, which is faster."""
-        drafts = [self._draft(conversation) for conversation in conversations]
+    def render_all(self, contents: Sequence[Content]) -> list[Rendered]:
+        """What becomes of each. Pieces of all of them are encoded together, which is faster.
+
+        Raises DataError for token ids that the vocabulary does not have.
+        """
+        drafts = [self._draft(one) for one in contents if isinstance(one, Conversation)]
         self._pieces.fetch(piece for draft in drafts for piece in self._wanted(draft))
-        return [self._finish(draft) for draft in drafts]
+        finished = [self._finish(draft) for draft in drafts]
+        if len(finished) == len(contents):
+            return finished
+        told = iter(finished)
+        written = iter(self._documents([one for one in contents if isinstance(one, Document)]))
+        return [
+            next(told)
+            if isinstance(one, Conversation)
+            else next(written)
+            if isinstance(one, Document)
+            else self._token_row(one)
+            for one in contents
+        ]
 
     def prompt(self, messages: Objects, tools: Objects = ()) -> list[int]:
         """Ids after which the model is to write the next assistant turn. Raises TemplateError.
@@ -85,6 +103,14 @@ class Renderer:
         safe, safe_tools, mark = self._guarded(told, tools)
         text = self.template.render(safe, safe_tools, True)
         return [int(i) for ids in self._pieces.ids_of(self._pieces.split(text), mark) for i in ids]
+
+    def _documents(self, documents: Sequence[Document]) -> list[Rendered]:
+        made = document_examples(documents, self.tokenizer, self._pieces, self.control)
+        return [Rendered([] if one is None else [one], remarks) for one, remarks in made]
+
+    def _token_row(self, row: TokenRow) -> Rendered:
+        example = token_example(row, self.tokenizer)
+        return Rendered([example] if example.num_trained_tokens else [], row.remarks)
 
     def _draft(self, conversation: Conversation) -> _Draft:
         draft = _Draft(conversation, remarks=list(conversation.remarks))
@@ -110,9 +136,11 @@ class Renderer:
 
     def _trained(self, conversation: Conversation) -> list[tuple[int, float]]:
         """Place and weight of each trained turn."""
-        places = [i for i, one in enumerate(conversation.messages) if one.role == "assistant"]
+        places = [
+            i for i, m in enumerate(conversation.messages) if m.role == "assistant" or m.weight
+        ]
         if self.train_on == "last":
-            places = places[-1:]
+            places = [i for i in places if conversation.messages[i].role == "assistant"][-1:]
         weights = [conversation.messages[i].weight for i in places]
         found = [(i, 1.0 if w is None else w) for i, w in zip(places, weights, strict=True)]
         return [(i, w) for i, w in found if w > 0]
@@ -120,7 +148,7 @@ class Renderer:
     def _told(self, message: dict[str, Any]) -> dict[str, Any]:
         if message.get("role") == "developer" and not self.template.mentions("developer"):
             message["role"] = "system"
-        return message
+        return self._wants.told(message) if message.get("role") == "assistant" else message
 
     def _guarded(self, messages: Objects, tools: Objects) -> tuple[Objects, Objects, str]:
         """Messages and tools whose text cannot become a control token, and the mark that this took, or ''."""
@@ -148,13 +176,16 @@ class Renderer:
         if draft.conversation.tools and not self.template.mentions("tools"):
             yield "tools-not-written"
         messages = draft.conversation.messages
+        if self.train_on == "last" and any(m.weight and m.role != "assistant" for m in messages):
+            yield "other-roles-left-out"
         for turn, place in zip(draft.turns, places, strict=True):
-            reasoning = (messages[place].reasoning or "").strip()
+            thought = split_thought(messages[place].content) if turn.is_reply else None
+            reasoning = (thought[0] if thought else messages[place].reasoning or "").strip()
             if reasoning and not draft.mark and reasoning not in turn.text[turn.start : turn.stop]:
                 yield "reasoning-not-written"
             if messages[place].tool_calls and not self.template.mentions("tool_calls"):
                 yield "calls-not-written"
-            if not turn.closes:
+            if not turn.closes and turn.is_reply:
                 yield "no-end-of-turn"
             yield from turn.remarks
 
