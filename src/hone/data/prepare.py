@@ -23,7 +23,7 @@ from hone.errors import DataError
 Say = Callable[[str, dict[str, Any]], None]
 
 # Part of the cache's key: raise it whenever the same rows would be rendered to other Examples.
-_ROAD_VERSION: Final = 1
+_ROAD_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Source:
 
     def _key(self, sha256: str) -> str:
         section = self.section
-        settings = section.model_dump(include={"format", "columns", "train_on", "too_long"})
+        settings = section.model_dump(include={"format", "columns", "tags", "train_on", "too_long"})
         parts = [
             _ROAD_VERSION,
             sha256,

@@ -88,7 +88,7 @@ class Road:
         self._max_length = max_length
         self._file = file
         self._reader = RowReader(file)
-        self._format = RowFormat(section.format, section.columns)
+        self._format = RowFormat(section.format, section.columns, section.tags)
         self._too_long: list[tuple[int, int]] = []
         self.ledger = Ledger(file=file)
 
