@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from hone.data.conversation import ROLES, Message, ToolCall, split_thought
@@ -133,31 +133,36 @@ def read_weight(said: Mapping[str, Any], where: str) -> float | None:
     return float(weight)
 
 
-def check_calls(messages: list[Message], remarks: Remarks) -> None:
-    """Remark calls and results that do not belong together: a template renders them all the same."""
+def check_calls(messages: Sequence[Message], remarks: Remarks, *, one_result: bool = False) -> None:
+    """Remark calls and results that do not belong together: a template renders them all the same.
+
+    A result without an id answers a call just before it; with `one_result` it answers all of them.
+    """
     called: set[str] = set()
-    waiting: set[str] = set()  # calls by id that no result has answered
-    nameless = 0  # calls without id in the last message with calls
+    waiting: set[str] = set()  # ids of the calls just before that have no result yet
+    nameless = 0  # calls just before without an id that have no result yet
+    calls: tuple[ToolCall, ...] = ()
     for message in messages:
         if message.role == "tool":
             answers = message.tool_call_id
-            if answers is None:
-                # Without an id a result answers what was called just before it.
-                if not waiting and not nameless:
-                    remarks.add("result-without-call")
-                waiting, nameless = set[str](), max(0, nameless - 1)
-            elif answers not in called:
+            if answers is not None:
+                is_known = answers in called
+                waiting.discard(answers)
+            else:
+                is_known = bool(calls) if one_result else bool(waiting or nameless)
+                waiting, nameless = set[str](), 0 if one_result else max(0, nameless - 1)
+            if not is_known:
                 remarks.add("result-without-call")
-            waiting.discard(answers or "")
             continue
         if waiting or nameless:
             remarks.add("call-without-result")
-        ids = [call.id for call in message.tool_calls if call.id is not None]
+        calls = message.tool_calls
+        ids = [call.id for call in calls if call.id is not None]
         if len(set(ids)) < len(ids) or not called.isdisjoint(ids):
             remarks.add("duplicate-call-id")
         called.update(ids)
-        waiting, nameless = set(ids), len(message.tool_calls) - len(ids)
-    if messages[-1:] and messages[-1].role == "tool" and (waiting or nameless):
+        waiting, nameless = set(ids), len(calls) - len(ids)
+    if messages and messages[-1].role == "tool" and (waiting or nameless):
         remarks.add("call-without-result")
 
 

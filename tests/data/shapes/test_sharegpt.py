@@ -71,6 +71,14 @@ def test_calls_side_by_side(as_text):
     assert found.messages[1].tool_calls == (ToolCall("f", {"a": 1}), ToolCall("g", {}))
 
 
+def test_one_observation_answers_all_calls_before_it():
+    calls = [{"name": "f"}, {"name": "g"}]
+    turns = [("human", "q"), ("function_call", calls), ("observation", "r"), ("gpt", "a")]
+    assert read(row(*turns)).remarks == ()
+    assert "result-without-call" in read(row(turns[0], turns[2], *turns[2:])).remarks
+    assert "call-without-result" in read(row(*turns[:2], turns[0], turns[3])).remarks
+
+
 def test_a_thought_before_a_call_is_kept():
     thought = "<think>\nwhy\n</think>"
     found = read(row(("human", "q"), ("function_call", thought + '\n{"name": "f"}')))

@@ -36,7 +36,8 @@ def masked(
     """
     learned = _learned(messages, mask, where, own)
     told: list[Message] = []
-    for i, (message, is_learned) in enumerate(zip(messages, learned, strict=True)):
+    first = 0 if own is None else own - len(messages)  # what the row does not list stands before
+    for i, (message, is_learned) in enumerate(zip(messages, learned, strict=True), first):
         if message.weight is not None and is_learned != (message.weight > 0):
             refuse(
                 f"the mask {'learns' if is_learned else 'leaves out'} message {i}, "

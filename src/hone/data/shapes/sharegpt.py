@@ -39,7 +39,7 @@ def sharegpt_row(given: Given) -> Content:
     messages = [_turn(one, f"{where}/{i}", given) for i, one in enumerate(listed)]
     if not _alternate(messages):
         given.remarks.add("turn-order")
-    check_calls(messages, given.remarks)
+    check_calls(messages, given.remarks, one_result=True)
     return given.conversation(given.with_system(messages), own=len(messages))
 
 
