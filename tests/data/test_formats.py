@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,7 +201,11 @@ def test_tools():
     bare = read({"messages": [U, A], "tools": [{"name": "f"}]})
     assert bare.tools == ({"type": "function", "function": {"name": "f"}},)
     assert bare.remarks == ("bare-tool",)
-    for bad in ("[]", {}, [1], [{"type": "function"}], [{"function": {"name": 1}}]):
+    assert read({"messages": [U, A], "tools": json.dumps([tool])}).tools == (tool,)
+    assert read({"messages": [U, A], "functions": [{"name": "f"}]}).tools == bare.tools
+    for empty in ("", " ", "[]", "null"):
+        assert read({"messages": [U, A], "tools": empty}).tools == ()
+    for bad in ("[", "{}", {}, [1], [{"type": "function"}], [{"function": {"name": 1}}]):
         assert "/tools" in refusal({"messages": [U, A], "tools": bad}).where
 
 
@@ -284,12 +290,37 @@ BAD_MESSAGES = {
         "",
     ),
     "unknown key": ([U, {**A, "wieght": 0}], "/messages/1", "did you mean 'weight'"),
-    "old call": (
-        [U, {**A, "function_call": {"name": "f"}}],
+    "calls in both forms": (
+        [U, {**A, "function_call": {"name": "f"}, "tool_calls": [CALL]}],
         "/messages/1/function_call",
         "tool_calls",
     ),
-    "weight of a user": ([{**U, "weight": 1}, A], "/messages/0/weight", ""),
+    "old call without a name": (
+        [U, {**A, "function_call": {"arguments": "{}"}}],
+        "/messages/1/function_call/name",
+        "name",
+    ),
+    "old call of a user": (
+        [{**U, "function_call": {"name": "f"}}, A],
+        "/messages/0/function_call",
+        "assistant",
+    ),
+    "train is a number": ([U, {**A, "train": 1}], "/messages/1/train", "true, false"),
+    "train and no weight": (
+        [U, {**A, "train": True, "weight": 0}],
+        "/messages/1/train",
+        "keep one",
+    ),
+    "weight and no train": (
+        [U, {**A, "train": False, "weight": 0.5}],
+        "/messages/1/train",
+        "keep one",
+    ),
+    "two thoughts": (
+        [U, {"role": "assistant", "content": "<think>x</think>ho", "reasoning": "y"}],
+        "/messages/1/reasoning",
+        "keep one",
+    ),
     "weight is text": ([U, {**A, "weight": "1"}], "/messages/1/weight", ""),
     "weight is truth": ([U, {**A, "weight": True}], "/messages/1/weight", ""),
     "weight too large": ([U, {**A, "weight": 2}], "/messages/1/weight", "scale"),
@@ -375,6 +406,10 @@ JSON = st.recursive(
                     "weight",
                     "type",
                     "text",
+                    "from",
+                    "value",
+                    "messages",
+                    "mask",
                     "x",
                 ]
             ),
@@ -390,7 +425,11 @@ JSON = st.recursive(
 @given(
     value=st.dictionaries(
         st.sampled_from(
-            ["messages", "prompt", "completion", "tools", "user", "assistant", "system"]
+            [
+                *("messages", "prompt", "completion", "tools", "user", "assistant", "system"),
+                *("conversations", "instruction", "input", "output", "history", "loss_mask"),
+                *("question", "answer", "pair", "text", "input_ids", "labels", "weight"),
+            ]
         ),
         JSON,
         max_size=4,
@@ -398,7 +437,8 @@ JSON = st.recursive(
 )
 def test_anything_is_understood_or_refused(value):
     try:
-        messages = read(value).messages
+        found = read(value)
+        messages = found.messages if isinstance(found, Conversation) else ()
     except DataError as error:
         refused, messages = error, ()
         is_placed = refused.where.startswith("chat.jsonl:1") and bool(refused.remedy)

@@ -74,10 +74,28 @@ class DataSection(Section):
 
     path: str = ""
     """File of rows: JSONL or JSON."""
-    format: Literal["auto", "messages", "prompt-completion", "turns"] = "auto"
+    format: Literal[
+        "auto",
+        "messages",
+        "prompt-completion",
+        "turns",
+        "alpaca",
+        "sharegpt",
+        "conversations",
+        "log",
+        "question-answer",
+        "query-response",
+        "instruction-response",
+        "pairs",
+        "tokens",
+        "text",
+        "completion",
+    ] = "auto"
     """Shape of a row. `auto` recognises it by its keys and says so. `turns` is system/user/assistant columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name to yours, e.g. `{user: question, assistant: answer}`."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Names in `sharegpt` turns: the keys of `role` (`from`) and `content` (`value`), and who is `user` (`human`), `assistant` (`gpt`), `system`, `tool` (`observation`) and `function` (`function_call`). LLaMA-Factory's names (`user_tag`) are understood."""
     template: str | None = None
     """Chat template instead of the model's own: `chatml`, `qwen`, `qwen3`, `qwen3_nothink`, `llama2`, `llama3`, `alpaca`, `gemma`, `mistral`, `phi`, `plain`, or the path of a Jinja file."""
     template_kwargs: dict[str, Any] = Field(default_factory=dict)

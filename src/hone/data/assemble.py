@@ -90,7 +90,8 @@ class Assembler:
         trained = _through(group.after, after, last.stop - last.start) if last.closes else after
         ends = first + sum(map(len, trained))
         eos = self._tokenizer.eos_id
-        closing = [] if last.closes or eos is None else [np.array([eos], dtype=np.int32)]
+        ended = last.closes or not last.is_reply or eos is None
+        closing = [] if ended else [np.array([eos], dtype=np.int32)]
         parts: list[Int32] = [np.zeros(0, np.int32), *before, *after, *closing]
         ids: Int32 = np.concatenate(parts)
         weight: Float32 = np.zeros(len(ids), dtype=np.float32)

@@ -1,51 +1,49 @@
-"""Known shapes of a row to a Conversation. It knows keys and types, not templates or tokens.
-
-To add a shape: write `_read_<shape>(row, where) -> Conversation`, and add it to `SHAPES` with the keys
-that it is recognised by.
-"""
+"""Rows of one file to what the renderer takes, by the one shape that they have. It knows keys, not templates or tokens."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
-from hone.data.conversation import Conversation, Message
-from hone.data.messages import Remarks, read_messages, read_tools, text_of
+from hone.data.conversation import Content, Conversation
+from hone.data.messages import plain_messages
 from hone.data.reader import Row
+from hone.data.remarks import Remarks
+from hone.data.shapes.columns import ANSWERS, QUESTIONS
+from hone.data.shapes.given import Given
+from hone.data.shapes.table import SHAPES, Shape
+from hone.data.shapes.tags import Tags
+from hone.data.values import MEDIA, refuse
 from hone.errors import ConfigError, DataError, nearest
 
-Read = Callable[[Mapping[str, Any], str, Remarks], tuple[list[Message], Mapping[str, Any]]]
+__all__ = ["SHAPES", "RowFormat", "Shape"]
 
 # Keys of a row that other tools write beside the conversation and that change nothing here.
-_SILENT: Final = frozenset({"parallel_tool_calls"})
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One known shape: its name, the keys it must have, those it may have, and how it is read."""
-
-    name: str
-    needs: tuple[str, ...]
-    may: tuple[str, ...]
-    read: Callable[[Mapping[str, Any], str, Remarks], list[Message]]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """All its keys."""
-        return self.needs + self.may
+_SILENT: Final = frozenset({"parallel_tool_calls", "response_format"})
+# Columns that a row of some shape may lack; what its own shape needs is asked for later.
+_OPTIONAL: Final = frozenset(key for shape in SHAPES.values() for key in shape.may)
+_PLAIN_KEYS_KEPT: Final = 64
 
 
 class RowFormat:
-    """How rows of one file become Conversations: settled by the first row, then demanded of every row.
+    """How rows of one file become Content: settled by the first row, then demanded of every row.
 
-    Raises ConfigError when `columns` cannot be meant, DataError for a row of another shape.
+    `columns` maps our names to the row's, `tags` names keys and roles of ShareGPT turns. Raises
+    ConfigError when either cannot be meant, DataError for a row of another shape.
     """
 
-    def __init__(self, name: str = "auto", columns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str = "auto",
+        columns: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         self._columns = dict(columns or {})
+        self._tags = Tags.of(tags or {})
         self._shape: Shape | None = None if name == "auto" else SHAPES[name]
+        # Key lists of `messages` rows that the careful road has seen, with what it remarked on them.
+        self._plain: dict[tuple[str, ...], tuple[str, ...]] = {}
         known = {key for shape in SHAPES.values() for key in shape.keys}
         for ours in self._columns:
             if ours not in known:
@@ -59,12 +57,39 @@ class RowFormat:
         """The name of the shape; empty before the first row."""
         return self._shape.name if self._shape else ""
 
-    def read(self, row: Row) -> Conversation:
-        """The Conversation of a row."""
+    def read(self, row: Row) -> Content:
+        """What the row comes to. Raises DataError naming file, line and JSON pointer."""
+        # Most rows of large files are plain messages: they are taken as they are, everything else is
+        # looked at key by key.
+        if self._plain:
+            value = row.value
+            codes = self._plain.get(tuple(value))
+            if codes is not None:
+                messages = plain_messages(value["messages"])
+                if messages is not None:
+                    return Conversation(messages, row.origin, (), codes)
+        return self._read(row)
+
+    def _read(self, row: Row) -> Content:
         where = str(row.origin)
         value, extra = self._named(row.value, where)
+        shape = self._settle(value, where)
+        missing = [key for key in shape.needs if key not in value]
+        if missing:
+            _refuse_missing(shape, missing[0], row.value, where)
+        remarks = Remarks()
+        for key in [*extra, *(key for key in value if key not in shape.keys and key not in extra)]:
+            _note(key, row.value if key in extra else value, shape, where, remarks)
+        if shape.name == "messages" and not self._columns and _is_plain(value, shape):
+            self._plain[tuple(value)] = tuple(remarks.codes)
+            if len(self._plain) > _PLAIN_KEYS_KEPT:
+                self._plain.clear()
+        return shape.read(Given(value, row.origin, remarks, self._tags))
+
+    def _settle(self, value: Mapping[str, Any], where: str) -> Shape:
+        """The shape of the file, from this row if it is the first."""
         if self._shape is None:
-            self._shape = _recognise(value, where)
+            self._shape = _recognise(value, where, self._tags)
         shape = self._shape
         if stray := [ours for ours in self._columns if ours not in shape.keys]:
             raise ConfigError(
@@ -72,22 +97,13 @@ class RowFormat:
                 where=where,
                 remedy=nearest(stray[0], shape.keys),
             )
-        missing = [key for key in shape.needs if key not in value]
-        if missing:
-            self._refuse(shape, missing[0], row.value, where)
-        remarks = Remarks()
-        for key in [*extra, *(key for key in value if key not in shape.keys and key not in extra)]:
-            if key not in _SILENT:
-                remarks.add("unknown-key", key)
-        messages = shape.read(value, where, remarks)
-        tools = read_tools(value.get("tools"), where, remarks)
-        if not any(message.role == "assistant" for message in messages):
-            raise DataError(
-                "no assistant turn: there is nothing to learn from this row",
+        if self._tags.given and shape.name != "sharegpt":
+            raise ConfigError(
+                f"data.tags is for rows of shape 'sharegpt'; these are {shape.name!r}",
                 where=where,
-                remedy="add a message with role 'assistant', or remove the row",
+                remedy="remove data.tags, or set data.format to 'sharegpt'",
             )
-        return Conversation(tuple(messages), row.origin, tuple(tools), tuple(remarks.codes))
+        return shape
 
     def _named(self, value: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], list[str]]:
         """The row under our names, and its other keys that carry a name of ours by chance."""
@@ -101,100 +117,72 @@ class RowFormat:
         for ours, name in self._columns.items():
             if name in value:
                 renamed[ours] = value[name]
-            elif ours not in _OPTIONAL:
+            elif ours not in (_OPTIONAL if self._shape is None else self._shape.may):
                 raise DataError(
                     f"no column {name!r}, which data.columns gives as {ours!r}; "
-                    f"found {', '.join(map(repr, value))}",
+                    f"found {', '.join(map(repr, value)) or 'no keys'}",
                     where=where,
                     remedy=nearest(name, value),
                 )
         return renamed, clash
 
-    def _refuse(self, shape: Shape, missing: str, value: Mapping[str, Any], where: str) -> None:
-        found = ", ".join(map(repr, value)) or "no keys"
-        near = difflib.get_close_matches(missing, value, n=1, cutoff=0.5)
-        hint = f"did you mean {missing!r} by {near[0]!r}? " if near else ""
-        raise DataError(
-            f"the row has no {missing!r}, as rows of shape {shape.name!r} must; found {found}",
-            where=where,
-            remedy=f"{hint}all rows of a file have one shape; data.columns renames columns",
+
+def _note(key: str, value: Mapping[str, Any], shape: Shape, where: str, remarks: Remarks) -> None:
+    """Remark a key that the shape does not have, or refuse it where leaving it out would mislead."""
+    if key in MEDIA:
+        if value[key] not in (None, "", [], {}):
+            refuse(
+                f"the row has {key}: only text can be trained on",
+                f"{where} /{key}",
+                "remove the row, or the column if the text stands without it",
+            )
+        return
+    if key == "loss_mask" and value[key] is not None:
+        refuse(
+            f"rows of shape {shape.name!r} have no loss_mask",
+            f"{where} /{key}",
+            "write the row as messages, where a mask is read, or remove the mask",
         )
+    if key not in _SILENT:
+        remarks.add("unknown-key", key)
 
 
-def _recognise(value: Mapping[str, Any], where: str) -> Shape:
+def _is_plain(value: Mapping[str, Any], shape: Shape) -> bool:
+    """Whether nothing but the messages decides what the row comes to, whatever the other keys hold."""
+    return not any(key in shape.may or key in MEDIA or key == "loss_mask" for key in value)
+
+
+def _recognise(value: Mapping[str, Any], where: str, tags: Tags) -> Shape:
     for shape in SHAPES.values():
-        if all(key in value for key in shape.needs):
+        if shape.recognises(value, tags):
             return shape
     known = {key for shape in SHAPES.values() for key in shape.needs}
     near = [(key, difflib.get_close_matches(key, known, n=1, cutoff=0.75)) for key in value]
-    hints = [f"did you mean {meant[0]!r} by {key!r}? " for key, meant in near if meant]
+    hints = [
+        f"did you mean {meant[0]!r} by {key!r}? "
+        for key, meant in near
+        if meant and meant[0] != key
+    ]
+    asked = next((key for key in QUESTIONS if key in value), None)
+    answered = next((key for key in ANSWERS if key in value and key != asked), None)
+    example = "data.columns='{user: question, assistant: answer}'"
+    ready = f"data.columns='{{user: {asked}, assistant: {answered}}}'" if asked and answered else ""
     shapes = "; ".join(f"{shape.name} ({', '.join(shape.needs)})" for shape in SHAPES.values())
     raise DataError(
         f"the shape of the rows is not known; found {', '.join(map(repr, value)) or 'no keys'}",
         where=where,
-        remedy=f"{hints[0] if hints else ''}known: {shapes}; "
-        "or map your columns, e.g. data.columns='{user: question, assistant: answer}'",
+        remedy=f"map your columns: {ready}"
+        if ready and not hints
+        else f"{hints[0] if hints else ''}known: {shapes}; or map your columns, e.g. {example}",
     )
 
 
-def _read_messages(value: Mapping[str, Any], where: str, remarks: Remarks) -> list[Message]:
-    return read_messages(value["messages"], f"{where} /messages", remarks)
-
-
-def _read_prompt_completion(
-    value: Mapping[str, Any], where: str, remarks: Remarks
-) -> list[Message]:
-    prompt, completion = value["prompt"], value["completion"]
-    if isinstance(prompt, list):
-        said = read_messages(value["prompt"], f"{where} /prompt", remarks)
-        for message in said:
-            if message.weight:
-                raise DataError(
-                    "a message of the prompt has a weight; a prompt is never trained",
-                    where=f"{where} /prompt",
-                    remedy="remove it, or use the 'messages' shape",
-                )
-        messages = [_with_weight(message, 0.0) for message in said]
-    else:
-        messages = [Message("user", text_of(prompt, f"{where} /prompt"))]
-    if isinstance(completion, list):
-        messages += read_messages(value["completion"], f"{where} /completion", remarks)
-    else:
-        messages.append(Message("assistant", text_of(completion, f"{where} /completion")))
-    if value.get("system") is not None:
-        messages.insert(0, Message("system", text_of(value["system"], f"{where} /system")))
-    return messages
-
-
-def _with_weight(message: Message, weight: float) -> Message:
-    if message.role != "assistant":
-        return message
-    return Message(
-        message.role,
-        message.content,
-        message.reasoning,
-        message.tool_calls,
-        message.tool_call_id,
-        message.name,
-        weight,
+def _refuse_missing(shape: Shape, missing: str, value: Mapping[str, Any], where: str) -> None:
+    found = ", ".join(map(repr, value)) or "no keys"
+    near = difflib.get_close_matches(missing, value, n=1, cutoff=0.5)
+    hint = f"did you mean {missing!r} by {near[0]!r}? " if near else ""
+    raise DataError(
+        f"the row has no {missing!r}, as rows of shape {shape.name!r} must; found {found}",
+        where=where,
+        remedy=f"{hint}all rows of a file have one shape; data.columns renames columns",
     )
-
-
-def _read_turns(value: Mapping[str, Any], where: str, remarks: Remarks) -> list[Message]:
-    del remarks
-    return [
-        Message(role, text_of(value[role], f"{where} /{role}"))
-        for role in ("system", "user", "assistant")
-        if role in value and not (role == "system" and value[role] is None)
-    ]
-
-
-_OPTIONAL: Final = frozenset({"system", "tools"})
-
-SHAPES: Final[dict[str, Shape]] = {
-    "messages": Shape("messages", ("messages",), ("tools",), _read_messages),
-    "prompt-completion": Shape(
-        "prompt-completion", ("prompt", "completion"), ("system", "tools"), _read_prompt_completion
-    ),
-    "turns": Shape("turns", ("user", "assistant"), ("system", "tools"), _read_turns),
-}

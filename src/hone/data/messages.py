@@ -1,16 +1,30 @@
-"""OpenAI's message and tool objects to ours, checked key by key. It knows one message list, not a row."""
+"""OpenAI's message objects to ours, checked key by key. It knows one message list, not a row."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final, NoReturn, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
-from hone.data.conversation import ROLES, Json, Message, ToolCall
-from hone.data.example import Origin
-from hone.data.strict import parse_object
-from hone.errors import DataError, nearest
+from hone.data.conversation import ROLES, Message, ToolCall, split_thought
+from hone.data.remarks import Remarks
+from hone.data.tools import read_call, read_calls, read_tools
+from hone.data.values import kind, refuse, text_of
+from hone.errors import nearest
 
+__all__ = [
+    "Remarks",
+    "check_calls",
+    "kind",
+    "plain_messages",
+    "read_message",
+    "read_messages",
+    "read_tools",
+    "read_weight",
+    "text_of",
+]
+
+_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
 _KEYS: Final = frozenset(
     {
         "role",
@@ -18,130 +32,50 @@ _KEYS: Final = frozenset(
         "name",
         "tool_calls",
         "tool_call_id",
+        "function_call",
         "weight",
-        "reasoning_content",
-        "thinking",
-        "reasoning",
+        "train",
+        *_REASONING,
     }
 )
 # Keys of OpenAI's own replies that mean nothing to training; other values than null are reported.
-_IGNORED: Final = frozenset({"refusal", "annotations", "audio", "metadata", "id", "function_call"})
-_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+_IGNORED: Final = frozenset({"refusal", "annotations", "audio", "metadata", "id"})
 _OTHER_ROLES: Final = {
     "human": "user",
     "gpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "ai": "assistant",
-    "function": "tool",
     "observation": "tool",
 }
 
 
-class Remarks:
-    """Codes of what was noticed in one row, each once, in order."""
-
-    def __init__(self) -> None:
-        self.codes: list[str] = []
-
-    def add(self, code: str, detail: str = "") -> None:
-        """Note `code`, with a detail that tells cases of it apart."""
-        text = f"{code}:{detail}" if detail else code
-        if text not in self.codes:
-            self.codes.append(text)
-
-
 def read_messages(value: object, where: str, remarks: Remarks) -> list[Message]:
     """The messages of a list. `where` is the row and the JSON pointer of the list. Raises DataError."""
+    if (plain := plain_messages(value)) is not None:
+        return list(plain)
     if not isinstance(value, list):
-        _refuse(f"a list of messages is wanted; found {kind(value)}", where)
+        refuse(f"a list of messages is wanted; found {kind(value)}", where)
     listed = cast("list[Any]", value)
     if not listed:
-        _refuse(
+        refuse(
             "the list of messages is empty",
             where,
             "write at least one assistant message, or remove the row",
         )
-    messages = [_read_message(one, f"{where}/{i}", remarks) for i, one in enumerate(listed)]
-    _check_calls(messages, remarks)
+    messages = [read_message(one, f"{where}/{i}", remarks) for i, one in enumerate(listed)]
+    check_calls(messages, remarks)
     return messages
 
 
-def text_of(value: object, where: str) -> str:
-    """Text, given as text or as a list of text parts. Raises DataError."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(_part(one, f"{where}/{i}") for i, one in enumerate(cast("list[Any]", value)))
-    return _refuse(
-        f"text is wanted; found {kind(value)}",
-        where,
-        'put it in quotes: text stays as it is written, so "42" and "true" stay text'
-        if isinstance(value, int | float)
-        else "write text, or a list of text parts",
-    )
-
-
-def read_tools(value: object, where: str, remarks: Remarks) -> list[Json]:
-    """The tools of a row: OpenAI's list of function schemas, or nothing. Raises DataError."""
-    if value is None:
-        return []
-    where = f"{where} /tools"
-    if isinstance(value, str):
-        _refuse(
-            "a list of tools is wanted; found text",
-            where,
-            "write the JSON itself, not JSON inside a text",
-        )
-    if not isinstance(value, list):
-        _refuse(f"a list of tools is wanted; found {kind(value)}", where)
-    tools: list[Json] = []
-    for i, one in enumerate(cast("list[Any]", value)):
-        if not isinstance(one, dict):
-            _refuse(f"a tool is an object; found {kind(one)}", f"{where}/{i}")
-        tool = cast("dict[str, Any]", one)
-        function = tool.get("function")
-        if "function" not in tool and isinstance(tool.get("name"), str):
-            remarks.add("bare-tool")
-            tool = {"type": "function", "function": tool}
-        elif not isinstance(function, dict) or not isinstance(
-            cast("dict[str, Any]", function).get("name"), str
-        ):
-            _refuse(
-                "a tool has no function with a name",
-                f"{where}/{i}",
-                'write {"type": "function", "function": {"name": …, "parameters": {…}}}',
-            )
-        tools.append(tool)
-    return tools
-
-
-def kind(value: object) -> str:
-    """A value's kind in a user's words, with a glimpse of short ones."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return f"the number {value}"[:40]
-        case str():
-            return f"the text {value[:30]!r}"
-        case list():
-            return "a list"
-        case dict():
-            return "an object"
-        case _:
-            return type(value).__name__
-
-
-def _read_message(value: object, where: str, remarks: Remarks) -> Message:
+def read_message(value: object, where: str, remarks: Remarks) -> Message:
+    """One message; `where` is the row and its JSON pointer. Raises DataError."""
     if not isinstance(value, dict):
-        _refuse(f"a message is an object; found {kind(value)}", where)
+        refuse(f"a message is an object; found {kind(value)}", where)
     said = cast("dict[str, Any]", value)
     role = _role(said, where)
     _check_keys(said, role, where, remarks)
-    calls = _tool_calls(said.get("tool_calls"), role, f"{where}/tool_calls", remarks)
+    calls = _calls(said, role, where, remarks)
     content = said.get("content")
     refusal = said.get("refusal")
     if content is None and isinstance(refusal, str) and role == "assistant":
@@ -149,7 +83,7 @@ def _read_message(value: object, where: str, remarks: Remarks) -> Message:
         remarks.add("refusal-as-content")
     if content is None:
         if not calls:
-            _refuse(
+            refuse(
                 f"the content is {'null' if 'content' in said else 'missing'} and there are no tool calls",
                 f"{where}/content",
                 'write text (it may be ""), or remove the message',
@@ -161,25 +95,133 @@ def _read_message(value: object, where: str, remarks: Remarks) -> Message:
     return Message(
         role,
         text,
-        _reasoning(said, role, where),
+        _reasoning(said, role, text, where),
         calls,
         _text_or_none(said, "tool_call_id", where),
         _text_or_none(said, "name", where),
-        _weight(said, role, where),
+        read_weight(said, where),
     )
+
+
+def read_weight(said: Mapping[str, Any], where: str) -> float | None:
+    """How much a message is learned, from its `weight` (0 to 1) or `train`; None where it says nothing.
+
+    Raises DataError when they are of another kind, or contradict each other.
+    """
+    train = said.get("train")
+    if train is not None and not isinstance(train, bool):
+        refuse(
+            f"train is true or false; found {kind(train)}",
+            f"{where}/train",
+            "write true, false, or a weight from 0 to 1 under 'weight'",
+        )
+    weight = said.get("weight")
+    if weight is None:
+        return None if train is None else float(train)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        refuse(f"a weight is a number from 0 to 1; found {kind(weight)}", f"{where}/weight")
+    if not 0 <= weight <= 1:
+        refuse(
+            f"a weight lies in 0 to 1; found {weight}", f"{where}/weight", "scale the weights down"
+        )
+    if train is not None and train != (weight > 0):
+        refuse(
+            f"train is {str(train).lower()} and the weight is {weight}: they contradict each other",
+            f"{where}/train",
+            "keep one of them",
+        )
+    return float(weight)
+
+
+def check_calls(messages: Sequence[Message], remarks: Remarks, *, one_result: bool = False) -> None:
+    """Remark calls and results that do not belong together: a template renders them all the same.
+
+    A result without an id answers a call just before it; with `one_result` it answers all of them.
+    """
+    called: set[str] = set()
+    waiting: set[str] = set()  # ids of the calls just before that have no result yet
+    nameless = 0  # calls just before without an id that have no result yet
+    calls: tuple[ToolCall, ...] = ()
+    for message in messages:
+        if message.role == "tool":
+            answers = message.tool_call_id
+            if answers is not None:
+                is_known = answers in called
+                waiting.discard(answers)
+            else:
+                is_known = bool(calls) if one_result else bool(waiting or nameless)
+                waiting, nameless = set[str](), 0 if one_result else max(0, nameless - 1)
+            if not is_known:
+                remarks.add("result-without-call")
+            continue
+        if waiting or nameless:
+            remarks.add("call-without-result")
+        calls = message.tool_calls
+        ids = [call.id for call in calls if call.id is not None]
+        if len(set(ids)) < len(ids) or not called.isdisjoint(ids):
+            remarks.add("duplicate-call-id")
+        called.update(ids)
+        waiting, nameless = set(ids), len(calls) - len(ids)
+    if messages and messages[-1].role == "tool" and (waiting or nameless):
+        remarks.add("call-without-result")
+
+
+# Setting the slots one by one makes a Message in half the time of its frozen `__init__`; a million
+# rows hold several million of them.
+_new_message = Message.__new__
+_SETTERS: Final = tuple(vars(Message)[name].__set__ for name in Message.__slots__)
+
+
+def plain_messages(value: Any) -> tuple[Message, ...] | None:
+    """The messages of a list in which nothing needs a second look, or None.
+
+    Nothing does where each is an object of a role (system, user or assistant) and a text, where no
+    reply is empty, and where there is a reply. Everything else is for `read_messages`.
+    """
+    if value.__class__ is not list:
+        return None
+    role_, content_, reasoning_, calls_, call_id_, name_, weight_ = _SETTERS
+    messages: list[Message] = []
+    replies = 0
+    for said in value:
+        if said.__class__ is not dict or len(said) != 2:
+            return None
+        role, content = said.get("role"), said.get("content")
+        if content.__class__ is not str:
+            return None
+        if role == "assistant":
+            if not content:
+                return None
+            replies += 1
+        elif role != "user" and role != "system":
+            return None
+        message = _new_message(Message)
+        role_(message, role)
+        content_(message, content)
+        reasoning_(message, None)
+        calls_(message, ())
+        call_id_(message, None)
+        name_(message, None)
+        weight_(message, None)
+        messages.append(message)
+    return tuple(messages) if replies else None
 
 
 def _role(said: Mapping[str, Any], where: str) -> str:
     if "role" not in said:
         keys = ", ".join(map(repr, said)) or "no keys"
-        _refuse(
+        refuse(
             f"the message has no 'role'; found {keys}",
             where,
             nearest("role", said) if said else None,
         )
     role = said["role"]
     if not isinstance(role, str):
-        _refuse(f"the role is text; found {kind(role)}", f"{where}/role")
+        refuse(
+            f"the role is text; found {kind(role)}", f"{where}/role", f"allowed: {', '.join(ROLES)}"
+        )
+    if role == "function":  # OpenAI's older name
+        return "tool"
     if role not in ROLES:
         meant = _OTHER_ROLES.get(role.lower())
         hint = (
@@ -187,7 +229,7 @@ def _role(said: Mapping[str, Any], where: str) -> str:
             if meant
             else nearest(role, ROLES)
         )
-        _refuse(f"unknown role {role!r}", f"{where}/role", hint)
+        refuse(f"unknown role {role!r}", f"{where}/role", hint)
     return role
 
 
@@ -195,155 +237,70 @@ def _check_keys(said: Mapping[str, Any], role: str, where: str, remarks: Remarks
     for key in said:
         if key in _KEYS:
             continue
-        if key == "function_call" and said[key] is not None:
-            _refuse(
-                "function_call is the old form of a tool call",
-                f"{where}/function_call",
-                'write "tool_calls": [{"type": "function", "function": {"name": …, "arguments": …}}]',
-            )
         if key == "audio" and said[key] is not None:
-            _refuse("audio cannot be trained on", f"{where}/audio", "remove it, or the row")
+            refuse("audio cannot be trained on", f"{where}/audio", "remove it, or the row")
         if key not in _IGNORED:
-            _refuse(f"unknown key {key!r} in a message", where, nearest(key, _KEYS))
+            refuse(f"unknown key {key!r} in a message", where, nearest(key, _KEYS))
         if said[key] is not None and not (key == "refusal" and role == "assistant"):
             remarks.add("unknown-key", f"messages/{key}")
 
 
-def _part(value: object, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict):
-        _refuse(f"a part of a content is an object; found {kind(value)}", where)
-    part = cast("dict[str, Any]", value)
-    sort = part.get("type", "text" if "text" in part else None)
-    if sort == "refusal" and isinstance(part.get("refusal"), str):
-        return part["refusal"]
-    if sort not in ("text", "input_text", "output_text"):
-        _refuse(
-            f"a part of type {sort!r} cannot be trained on: only text",
-            where,
-            "remove the part, or the row",
-        )
-    if not isinstance(part.get("text"), str):
-        _refuse(f"the text of a part is text; found {kind(part.get('text'))}", f"{where}/text")
-    return part["text"]
-
-
-def _reasoning(said: Mapping[str, Any], role: str, where: str) -> str | None:
+def _reasoning(said: Mapping[str, Any], role: str, text: str, where: str) -> str | None:
     found: str | None = None
     for key in _REASONING:
         value = said.get(key)
         if value is None:
             continue
         if not isinstance(value, str):
-            _refuse(f"reasoning is text; found {kind(value)}", f"{where}/{key}")
+            refuse(f"reasoning is text; found {kind(value)}", f"{where}/{key}")
         if role != "assistant":
-            _refuse(
+            refuse(
                 f"only an assistant message has reasoning; this one is {role!r}", f"{where}/{key}"
             )
         if found is not None and value != found:
-            _refuse(
+            refuse(
                 "two keys give different reasoning",
                 f"{where}/{key}",
                 "keep one of " + ", ".join(_REASONING),
             )
         found = value
-    return found
+        thought = split_thought(text)
+        if thought is not None and value.strip() and thought[0].strip() != value.strip():
+            refuse(
+                "the reasoning here is not that of the think block in the content",
+                f"{where}/{key}",
+                "keep one of the two",
+            )
+    # The content says it already, and is given to the template as it is written.
+    return None if split_thought(text) is not None else found
 
 
-def _weight(said: Mapping[str, Any], role: str, where: str) -> float | None:
-    value = said.get("weight")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        _refuse(f"a weight is a number from 0 to 1; found {kind(value)}", f"{where}/weight")
-    if not 0 <= value <= 1:
-        _refuse(
-            f"a weight lies in 0 to 1; found {value}", f"{where}/weight", "scale the weights down"
+def _calls(
+    said: Mapping[str, Any], role: str, where: str, remarks: Remarks
+) -> tuple[ToolCall, ...]:
+    key = "tool_calls"
+    calls = read_calls(said.get(key), f"{where}/{key}", remarks)
+    older = said.get("function_call")
+    if older is not None:
+        if calls:
+            refuse(
+                "the message has both tool_calls and function_call",
+                f"{where}/function_call",
+                "keep tool_calls; function_call is its older form",
+            )
+        key = "function_call"
+        calls = (read_call(older, f"{where}/{key}", remarks),)
+    if calls and role != "assistant":
+        refuse(
+            f"only an assistant message calls tools; this one is {role!r}",
+            f"{where}/{key}",
+            "give the message the role 'assistant', or remove the calls",
         )
-    if value and role != "assistant":
-        _refuse(
-            f"only assistant messages are trained; this one is {role!r}",
-            f"{where}/weight",
-            "remove the weight, or set it to 0",
-        )
-    return float(value)
-
-
-def _tool_calls(value: object, role: str, where: str, remarks: Remarks) -> tuple[ToolCall, ...]:
-    if value is None or value == []:
-        return ()
-    if not isinstance(value, list):
-        _refuse(f"a list of tool calls is wanted; found {kind(value)}", where)
-    if role != "assistant":
-        _refuse(f"only an assistant message calls tools; this one is {role!r}", where)
-    return tuple(
-        _tool_call(one, f"{where}/{i}", remarks) for i, one in enumerate(cast("list[Any]", value))
-    )
-
-
-def _tool_call(value: object, where: str, remarks: Remarks) -> ToolCall:
-    if not isinstance(value, dict):
-        _refuse(f"a tool call is an object; found {kind(value)}", where)
-    said = cast("dict[str, Any]", value)
-    if said.get("type", "function") != "function":
-        _refuse(
-            f"a tool call of type {said['type']!r} is not known",
-            f"{where}/type",
-            "allowed: function",
-        )
-    inner = said.get("function", said)
-    if not isinstance(inner, dict):
-        _refuse(
-            f"the function of a tool call is an object; found {kind(inner)}", f"{where}/function"
-        )
-    function = cast("dict[str, Any]", inner)
-    name = function.get("name")
-    if not isinstance(name, str) or not name:
-        _refuse("a tool call has no function name", f"{where}/function/name")
-    arguments = _arguments(function.get("arguments"), f"{where}/function/arguments", remarks)
-    return ToolCall(name, arguments, _text_or_none(said, "id", where))
-
-
-def _arguments(value: object, where: str, remarks: Remarks) -> Json | str:
-    """The object that the text meant: a template that writes JSON would write a text twice encoded."""
-    if value is None or value == "":
-        return {}
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value)
-    if not isinstance(value, str):
-        _refuse(f"arguments are an object, or JSON text; found {kind(value)}", where)
-    try:
-        return parse_object(value.encode(), Origin(where, 0))
-    except DataError:
-        remarks.add("arguments-not-json")
-        return value
+    return calls
 
 
 def _text_or_none(said: Mapping[str, Any], key: str, where: str) -> str | None:
     value = said.get(key)
     if value is not None and not isinstance(value, str):
-        _refuse(f"{key} is text; found {kind(value)}", f"{where}/{key}")
+        refuse(f"{key} is text; found {kind(value)}", f"{where}/{key}")
     return value
-
-
-def _check_calls(messages: list[Message], remarks: Remarks) -> None:
-    """Calls and results that do not belong together: a template renders them all the same."""
-    called: set[str] = set()
-    answered: set[str] = set()
-    for message in messages:
-        for call in message.tool_calls:
-            if call.id is not None and call.id in called:
-                remarks.add("duplicate-call-id")
-            if call.id is not None:
-                called.add(call.id)
-        if message.role == "tool" and message.tool_call_id is not None:
-            if message.tool_call_id not in called:
-                remarks.add("result-without-call")
-            answered.add(message.tool_call_id)
-    if called - answered and any(message.role == "tool" for message in messages):
-        remarks.add("call-without-result")
-
-
-def _refuse(what: str, where: str, remedy: str | None = None) -> NoReturn:
-    raise DataError(what, where=where, remedy=remedy or "repair the row, or remove it")

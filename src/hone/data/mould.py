@@ -15,7 +15,6 @@ import numpy as np
 
 from hone.data.assemble import Assembler, Group
 from hone.data.control import ControlTokens
-from hone.data.conversation import Conversation
 from hone.data.ending import Ending
 from hone.data.example import Example, Origin
 from hone.data.pieces import SPACE, Cut, Part, Piece, Pieces
@@ -30,7 +29,18 @@ _STRUCTURES: Final = 1024
 _MOULDS_EACH: Final = 8
 _MESSAGES: Final = 64  # longer conversations are too seldom alike
 
-Structure = tuple[object, ...]
+Said = tuple[str, str, str | None]
+"""A message as the template gets it: role, text, reasoning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What rows must have in common to be written alike: roles, which of them reason, what is trained."""
+
+    roles: tuple[str, ...]
+    thinks: tuple[bool, ...]
+    trained: tuple[tuple[int, float], ...]
+    remarks: tuple[str, ...]
 
 
 class _UnfitError(Exception):
@@ -172,23 +182,24 @@ class Moulds:
         self._traced = _traced(template)
 
     def structure(
-        self, conversation: Conversation, roles: Sequence[str], trained: Sequence[tuple[int, float]]
+        self,
+        said: Sequence[Said] | None,
+        trained: Sequence[tuple[int, float]],
+        remarks: Sequence[str],
     ) -> tuple[Structure, dict[Source, str]] | None:
         """The structure of a row and its texts; None for a row that no mould is made for."""
-        if self._traced is None or conversation.tools or len(roles) > _MESSAGES:
+        if self._traced is None or said is None or len(said) > _MESSAGES:
             return None
         texts: dict[Source, str] = {}
-        shape: list[object] = []
-        for place, message in enumerate(conversation.messages):
-            if message.tool_calls or message.name is not None or message.tool_call_id is not None:
-                return None
-            texts[place, "content"] = message.content
-            if message.reasoning is not None:
-                texts[place, "reasoning"] = message.reasoning
-            shape.append((roles[place], message.reasoning is None))
+        for place, (_, content, reasoning) in enumerate(said):
+            texts[place, "content"] = content
+            if reasoning is not None:
+                texts[place, "reasoning"] = reasoning
         if self._every.threatened_by(texts.values()):
             return None
-        return (tuple(shape), tuple(trained), conversation.remarks), texts
+        roles = tuple([role for role, _, _ in said])
+        thinks = tuple([reasoning is not None for _, _, reasoning in said])
+        return Structure(roles, thinks, tuple(trained), tuple(remarks)), texts
 
     def find(self, structure: Structure, texts: Mapping[Source, str]) -> Mould | None:
         """The mould that this row fits, if one was made."""
@@ -201,8 +212,6 @@ class Moulds:
         self,
         structure: Structure,
         texts: Mapping[Source, str],
-        roles: Sequence[str],
-        trained: Sequence[tuple[int, float]],
         *,
         rendered: Sequence[Example],
         remarks: Sequence[str],
@@ -220,7 +229,7 @@ class Moulds:
         if kept is None or len(kept) >= _MOULDS_EACH:
             return
         try:
-            mould = self._made(texts, roles, trained, tuple(remarks))
+            mould = self._made(structure, texts, tuple(remarks))
             cast = mould.cast(texts, rendered[0].origin, self._pieces)
         except (_UnfitError, UntraceableError, TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):  # fmt: skip
             self._kept[structure] = None
@@ -237,17 +246,14 @@ class Moulds:
             self._kept[structure] = None
 
     def _made(
-        self,
-        texts: Mapping[Source, str],
-        roles: Sequence[str],
-        trained: Sequence[tuple[int, float]],
-        remarks: tuple[str, ...],
+        self, structure: Structure, texts: Mapping[Source, str], remarks: tuple[str, ...]
     ) -> Mould:
         assert self._traced is not None
+        trained = structure.trained
         letters = _Letters()
         trace = Trace(self._traced, texts)
         messages: list[dict[str, object]] = []
-        for place, role in enumerate(roles):
+        for place, role in enumerate(structure.roles):
             message: dict[str, object] = {"role": role, "content": trace.text((place, "content"))}
             if (place, "reasoning") in texts:
                 said = trace.text((place, "reasoning"))

@@ -144,7 +144,7 @@ class _Source:
 
     def _key(self, sha256: str) -> str:
         section = self.section
-        settings = section.model_dump(include={"format", "columns", "train_on", "too_long"})
+        settings = section.model_dump(include={"format", "columns", "tags", "train_on", "too_long"})
         parts = [
             _ROAD_VERSION,
             sha256,

@@ -1,4 +1,4 @@
-"""Conversations to Examples by the model's chat template. It knows turns and tokens, no files and no lengths."""
+"""What rows come to, to Examples: Conversations by the model's chat template. It knows turns and tokens, no files and no lengths."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any, Final, Literal
 
 from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
-from hone.data.conversation import Conversation
+from hone.data.conversation import Content, Conversation, Document, TokenRow, split_thought
 from hone.data.encoder import FastEncoder
 from hone.data.ending import find_ending
 from hone.data.example import Example
-from hone.data.mould import Mould, Moulds, Structure
+from hone.data.mould import Mould, Moulds, Said, Structure
 from hone.data.pieces import Pieces
+from hone.data.ready import document_examples, token_example
 from hone.data.template import ChatTemplate, TemplateError
 from hone.data.tokenizer import TextTokenizer
 from hone.data.trace import Source
 from hone.data.turns import Turn, TurnFinder
+from hone.data.wants import Wants
 
 _CHECKED_ROWS: Final = 3
 Objects = Sequence[Mapping[str, Any]]
@@ -25,7 +27,7 @@ Objects = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What became of one Conversation: its Examples, or the template's refusal; and what was noticed."""
+    """What became of one row: its Examples, or the template's refusal; and what was noticed."""
 
     examples: list[Example]
     remarks: tuple[str, ...] = ()
@@ -38,7 +40,6 @@ class _Draft:
 
     conversation: Conversation
     trained: list[tuple[int, float]]
-    roles: list[str]
     structure: Structure | None = None
     texts: dict[Source, str] = field(default_factory=dict[Source, str])
     mould: Mould | None = None
@@ -75,42 +76,69 @@ class Renderer:
         """What only the template may write."""
         self._pieces = Pieces(tokenizer, self.control, encoder)
         self._careful = careful
+        self._wants = Wants(template)
         self._checks_left = _CHECKED_ROWS
         self._ending = find_ending(
             template, self._pieces.control_spans, bos=tokenizer.bos_token, eos=tokenizer.eos_token
         )
         self._moulds = Moulds(template, self._pieces, tokenizer, self._ending)
 
-    def render(self, conversation: Conversation) -> list[Example]:
+    def render(self, content: Content) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
-        rendered = self.render_all([conversation])[0]
+        rendered = self.render_all([content])[0]
         if rendered.fault is not None:
             raise rendered.fault
         return rendered.examples
 
-    def render_all(self, conversations: Sequence[Conversation]) -> list[Rendered]:
-        """What becomes of each. Pieces of all of them are encoded together, which is faster."""
-        drafts = [self._draft(conversation) for conversation in conversations]
+    def render_all(self, contents: Sequence[Content]) -> list[Rendered]:
+        """What becomes of each. Pieces of all of them are encoded together, which is faster.
+
+        Raises DataError for token ids that the vocabulary does not have.
+        """
+        drafts = [self._draft(one) for one in contents if isinstance(one, Conversation)]
         self._pieces.fetch(piece for draft in drafts for piece in self._wanted(draft))
-        return [self._finish(draft) for draft in drafts]
+        finished = [self._finish(draft) for draft in drafts]
+        if len(finished) == len(contents):
+            return finished
+        told = iter(finished)
+        written = iter(self._documents([one for one in contents if isinstance(one, Document)]))
+        return [
+            next(told)
+            if isinstance(one, Conversation)
+            else next(written)
+            if isinstance(one, Document)
+            else self._token_row(one)
+            for one in contents
+        ]
 
     def prompt(self, messages: Objects, tools: Objects = ()) -> list[int]:
         """Ids after which the model is to write the next assistant turn. Raises TemplateError.
 
         `messages` as `Message.as_template` gives them.
         """
-        told = [{**message, "role": self._role(message["role"])} for message in messages]
+        told = [self._told(dict(message)) for message in messages]
         safe, safe_tools, mark = self._guarded(told, tools)
         text = self.template.render(safe, safe_tools, True)
         return [int(i) for ids in self._pieces.ids_of(self._pieces.split(text), mark) for i in ids]
 
+    def _documents(self, documents: Sequence[Document]) -> list[Rendered]:
+        made = document_examples(documents, self.tokenizer, self._pieces, self.control)
+        return [Rendered([] if one is None else [one], remarks) for one, remarks in made]
+
+    def _token_row(self, row: TokenRow) -> Rendered:
+        example = token_example(row, self.tokenizer)
+        return Rendered([example] if example.num_trained_tokens else [], row.remarks)
+
     def _draft(self, conversation: Conversation) -> _Draft:
         trained = self._trained(conversation)
-        roles = [self._role(message.role) for message in conversation.messages]
-        draft = _Draft(conversation, trained, roles, remarks=list(conversation.remarks))
+        draft = _Draft(conversation, trained, remarks=list(conversation.remarks))
         if not trained:
             return draft
-        known = None if self._careful else self._moulds.structure(conversation, roles, trained)
+        known = (
+            None
+            if self._careful or conversation.tools
+            else self._moulds.structure(self._said(conversation), trained, conversation.remarks)
+        )
         if known is not None:
             draft.structure, draft.texts = known
             draft.mould = self._moulds.find(*known)
@@ -121,10 +149,7 @@ class Renderer:
     def _write(self, draft: _Draft) -> None:
         """Lead the row through the template itself, and find its turns."""
         conversation, trained = draft.conversation, draft.trained
-        told = [
-            {**message.as_template(), "role": role}
-            for message, role in zip(conversation.messages, draft.roles, strict=True)
-        ]
+        told = [self._told(message.as_template()) for message in conversation.messages]
         try:
             messages, tools, draft.mark = self._guarded(told, conversation.tools)
             finder = TurnFinder(
@@ -147,18 +172,39 @@ class Renderer:
 
     def _trained(self, conversation: Conversation) -> list[tuple[int, float]]:
         """Place and weight of each trained turn."""
-        places = [i for i, one in enumerate(conversation.messages) if one.role == "assistant"]
+        places = [
+            i for i, m in enumerate(conversation.messages) if m.role == "assistant" or m.weight
+        ]
         if self.train_on == "last":
-            places = places[-1:]
+            places = [i for i in places if conversation.messages[i].role == "assistant"][-1:]
         weights = [conversation.messages[i].weight for i in places]
         found = [(i, 1.0 if w is None else w) for i, w in zip(places, weights, strict=True)]
         return [(i, w) for i, w in found if w > 0]
+
+    def _said(self, conversation: Conversation) -> list[Said] | None:
+        """Role, text and reasoning of each message, as `_told` gives them to the template; None where there
+        is more to a message than that."""
+        said: list[Said] = []
+        for message in conversation.messages:
+            if message.tool_calls or message.name is not None or message.tool_call_id is not None:
+                return None
+            content, reasoning = message.content, message.reasoning
+            if message.role == "assistant" and reasoning is None and "<think>" in content:
+                thought = split_thought(content)
+                if thought is not None and self._wants.reasoning:
+                    reasoning, content = thought
+            said.append((self._role(message.role), content, reasoning))
+        return said
 
     def _role(self, role: str) -> str:
         """The role under the name that the template knows."""
         if role == "developer" and not self.template.mentions("developer"):
             return "system"
         return role
+
+    def _told(self, message: dict[str, Any]) -> dict[str, Any]:
+        message = {**message, "role": self._role(message["role"])}
+        return self._wants.told(message) if message["role"] == "assistant" else message
 
     def _guarded(self, messages: Objects, tools: Objects) -> tuple[Objects, Objects, str]:
         """Messages and tools whose text cannot become a control token, and the mark that this took, or ''."""
@@ -179,13 +225,16 @@ class Renderer:
         if draft.conversation.tools and not self.template.mentions("tools"):
             yield "tools-not-written"
         messages = draft.conversation.messages
+        if self.train_on == "last" and any(m.weight and m.role != "assistant" for m in messages):
+            yield "other-roles-left-out"
         for turn, place in zip(draft.turns, places, strict=True):
-            reasoning = (messages[place].reasoning or "").strip()
+            thought = split_thought(messages[place].content) if turn.is_reply else None
+            reasoning = (thought[0] if thought else messages[place].reasoning or "").strip()
             if reasoning and not draft.mark and reasoning not in turn.text[turn.start : turn.stop]:
                 yield "reasoning-not-written"
             if messages[place].tool_calls and not self.template.mentions("tool_calls"):
                 yield "calls-not-written"
-            if not turn.closes:
+            if not turn.closes and turn.is_reply:
                 yield "no-end-of-turn"
             yield from turn.remarks
 
@@ -206,8 +255,6 @@ class Renderer:
             self._moulds.make(
                 draft.structure,
                 draft.texts,
-                draft.roles,
-                draft.trained,
                 rendered=rendered.examples,
                 remarks=[one for one in rendered.remarks if one != "pieces-differ"],
             )

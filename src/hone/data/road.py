@@ -8,11 +8,12 @@ from itertools import islice
 from typing import Final
 
 from hone.config.sections import DataSection
-from hone.data.conversation import Conversation
+from hone.data.conversation import Content
 from hone.data.example import Example, Origin
 from hone.data.formats import RowFormat
 from hone.data.ledger import Ledger
 from hone.data.reader import Row, RowReader
+from hone.data.remarks import SENTENCES
 from hone.data.render import Rendered, Renderer
 from hone.errors import DataError
 
@@ -48,7 +49,7 @@ def sentences(ledger: Ledger) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for code, tally in ledger.notices.items():
         name, _, detail = code.partition(":")
-        text = _TOLD.get(name, name).format(detail)
+        text = (_TOLD.get(name) or SENTENCES.get(name, name)).format(detail)
         if tally.lines:
             count = f"{tally.count:,} row{'' if tally.count == 1 else 's'}"
             text += f" ({count}, first {ledger.names(tally)[0]})"
@@ -87,7 +88,7 @@ class Road:
         self._max_length = max_length
         self._file = file
         self._reader = RowReader(file)
-        self._format = RowFormat(section.format, section.columns)
+        self._format = RowFormat(section.format, section.columns, section.tags)
         self._too_long: list[tuple[int, int]] = []
         self.ledger = Ledger(file=file)
 
@@ -124,7 +125,7 @@ class Road:
         if self._reader.had_bom:
             self.ledger.notice("byte-order-mark")
 
-    def _measure(self, conversation: Conversation, rendered: Rendered) -> RoadRow:
+    def _measure(self, conversation: Content, rendered: Rendered) -> RoadRow:
         line = conversation.origin.line
         self.ledger.read += 1
         for remark in rendered.remarks:

@@ -15,10 +15,10 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A trained assistant turn: `text[:start]` is its prompt, `text[start:stop]` is trained.
+    """A trained turn: `text[:start]` is its prompt, `text[start:stop]` is trained.
 
     `text` is the conversation up to this turn, as the template writes it. `closes` is False where the
-    template writes no end of turn: then the end-of-text token is trained after it.
+    template writes no end of turn: then the end-of-text token is trained after it, if it is a reply.
     """
 
     weight: float
@@ -27,6 +27,8 @@ class Turn:
     stop: int
     closes: bool
     remarks: tuple[str, ...] = ()
+    is_reply: bool = True
+    """False for a turn of another role than the assistant's: no model is to write it by itself."""
 
 
 class Writer(Protocol):
@@ -71,7 +73,9 @@ class TurnFinder:
         return self._render(self._messages)
 
     def turn(self, place: int, weight: float) -> Turn:
-        """The assistant turn at `place`. Raises TemplateError when the template refuses the conversation."""
+        """The turn at `place`. Raises TemplateError when the template refuses the conversation."""
+        if self._messages[place]["role"] != "assistant":
+            return self._asked(place, weight)
         try:
             text = self._render(self._messages[: place + 1])
         except TemplateError:
@@ -88,6 +92,25 @@ class TurnFinder:
             start = self._start_by_difference(place, text)
         text, stop, closes = self._end(text, start)
         return Turn(weight, text, start, stop, closes, tuple(remarks))
+
+    def _asked(self, place: int, weight: float) -> Turn:
+        """A turn of another role: trained from the first letter that it says to the end of the turn."""
+        before = self._messages[:place]
+        stand_in = {**self._messages[place], **self._stand_in(place)}
+        try:
+            text = self._render(self._messages[: place + 1])
+            other = self._render([*before, stand_in])
+        except TemplateError:
+            text = self.whole()
+            other = self._render([*before, stand_in, *self._messages[place + 1 :]])
+            start, stop = _difference(other, text)
+            # What follows may be another turn's: only what this one says is sure to be its own.
+            return Turn(weight, text[:stop], start, stop, False, ("part-not-rendered",), False)
+        start, stop = _difference(other, text)
+        for _, end in self._spans(text[start:]):
+            if start + end >= stop:
+                return Turn(weight, text, start, start + end, True, (), False)
+        return Turn(weight, text[:stop], start, stop, False, (), False)
 
     def _render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
         return self._template.render(messages, self._tools, reply)
@@ -127,8 +150,7 @@ class TurnFinder:
         messages = [*self._messages]
         messages[place] = self._stand_in(place)
         other = self._render(messages)
-        start = common_length(other, text)
-        stop = len(text) - common_length(other[start:][::-1], text[start:][::-1])
+        start, stop = _difference(other, text)
         remarks = ("part-not-rendered",)
         inside = self._ending.inside if self._ending else ""
         if inside and text.startswith(inside, stop):
@@ -142,3 +164,9 @@ class TurnFinder:
         """A message in its place that says what no message of the row says."""
         (letter,) = unused_characters([self._mark, *strings_in(self._messages)], 1)
         return {"role": self._messages[place]["role"], "content": letter}
+
+
+def _difference(other: str, text: str) -> tuple[int, int]:
+    """Where `text` begins and ends to differ from `other`."""
+    start = common_length(other, text)
+    return start, len(text) - common_length(other[start:][::-1], text[start:][::-1])
