@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn, cast
 
 import orjson
@@ -31,17 +32,31 @@ def parse_object(data: bytes, origin: Origin) -> JsonObject:
     comma), duplicate keys, nesting deeper than `MAX_DEPTH`, numbers beyond a double, a value that is
     not an object.
     """
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as fault:
-        _explain(data, fault, origin)
+    value = _parse_fast(data, origin)
     if not isinstance(value, dict):
         raise DataError(
             f"a row is a JSON object; found {_kind(value)}",
             where=str(origin),
             remedy='write {"messages": […]} or another known shape',
         )
-    keys, depth = _measure(cast("JsonObject", value))
+    return _checked(value, data, origin)
+
+
+def parse_value(data: bytes, origin: Origin) -> Any:
+    """The value of any kind that `data` holds, as strictly as `parse_object`."""
+    return _checked(_parse_fast(data, origin), data, origin)
+
+
+def _parse_fast(data: bytes, origin: Origin) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as fault:
+        _explain(data, fault, origin)
+
+
+def _checked(value: Any, data: bytes, origin: Origin) -> Any:
+    """The value, parsed anew where the fast parser may not be trusted with it."""
+    keys, depth = _measure(value)
     if depth > MAX_DEPTH:
         raise DataError(
             f"nested {depth} levels deep; at most {MAX_DEPTH}",
@@ -52,7 +67,7 @@ def parse_object(data: bytes, origin: Origin) -> JsonObject:
     # like a key is never too low unless a key ends in a backslash, so equal counts prove that no key
     # was lost; everything doubtful goes to the slow, exact parser.
     doubtful = len(_KEY.findall(data)) != keys or b'\\\\"' in data or _LONG_NUMBER.search(data)
-    return _parse_exactly(data, origin) if doubtful else cast("JsonObject", value)
+    return _parse_exactly(data, origin) if doubtful else value
 
 
 def _measure(value: object) -> tuple[int, int]:
@@ -62,17 +77,18 @@ def _measure(value: object) -> tuple[int, int]:
     while open_values:
         inner, depth = open_values.pop()
         deepest = max(deepest, depth)
+        inside: Iterable[Any] = ()
         if isinstance(inner, dict):
             found = cast("dict[str, Any]", inner)
             keys += len(found)
             inside = found.values()
-        else:
-            inside = inner
+        elif isinstance(inner, list):
+            inside = cast("list[Any]", inner)
         open_values += [(one, depth + 1) for one in inside if isinstance(one, dict | list)]
     return keys, deepest
 
 
-def _parse_exactly(data: bytes, origin: Origin) -> JsonObject:
+def _parse_exactly(data: bytes, origin: Origin) -> Any:
     try:
         return json.loads(
             data,
