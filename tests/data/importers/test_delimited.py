@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hone.data.importers.delimited import delimited_rows
+from hone.data.importers.delimited import JSON_COLUMNS, delimited_rows
 from hone.data.importers.findings import Findings
 from hone.errors import DataError
 
@@ -43,9 +43,12 @@ def test_every_field_is_the_text_that_stands_there(text, delimiter):
 cells = st.text(st.characters(codec="utf-8") | st.sampled_from('",\t\r\n;\ufeff '), max_size=12)
 
 
+names_of_text = cells.filter(lambda name: name.strip() and name not in JSON_COLUMNS)
+
+
 @settings(max_examples=150)
 @given(
-    st.lists(cells, min_size=1, max_size=4, unique=True).filter(lambda n: all(map(str.strip, n))),
+    st.lists(names_of_text, min_size=1, max_size=4, unique=True),
     st.data(),
     st.sampled_from([",", "\t"]),
     st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
@@ -62,8 +65,6 @@ def test_what_another_writer_wrote_is_read_back(names, data, delimiter, quoting)
         raw = b"\xef\xbb\xbf" + raw  # else the first name's own mark is taken for the file's
     wanted = [dict(zip(names, values, strict=True)) for values in body]
     found = rows(raw, delimiter)
-    for one in found:  # JSON text in a column of such a name is another test
-        assert not set(one) & {"messages", "conversations", "tools"}
     assert found == wanted
 
 

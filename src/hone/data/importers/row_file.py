@@ -7,6 +7,7 @@ any) is imported into the cache, keyed by content, and from there on the one roa
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def find_rows(
             where=path,
             remedy="remove data.revision",
         )
-    if place.is_dir():
+    if _is_folder(place):
         return finder.from_folder(prefer=prefer)
     return finder.from_file()
 
@@ -224,6 +225,13 @@ def _exists(place: Path) -> bool:
     except (OSError, ValueError):
         return True
     return True
+
+
+def _is_folder(place: Path) -> bool:
+    try:
+        return stat.S_ISDIR(place.stat().st_mode)
+    except (OSError, ValueError):
+        return False  # refused later, with the reason
 
 
 def _inside(folder: Path, file: str) -> Path:
