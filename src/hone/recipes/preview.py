@@ -19,6 +19,7 @@ from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
 from hone.models.facts import longest_row
 from hone.models.source import find_model, read_config
+from hone.recipes.rows import training_rows
 
 _LONGEST_CHARACTER: Final = 8  # tokens: more than the bytes of any one character
 NO_LIMIT: Final = 2**31 - 1
@@ -59,11 +60,13 @@ class Preview:
     """Whose chat template it is."""
     max_length: int
     control_ids: frozenset[int]
+    found: tuple[str, ...] = ()
+    """What was noticed when the rows were found or imported, in sentences."""
 
     @property
     def notices(self) -> list[str]:
         """What was noticed in these rows, in sentences."""
-        return [text for _, text in sentences(self.ledger)]
+        return [*self.found, *(text for _, text in sentences(self.ledger))]
 
     def limit(self) -> str:
         """The length limit in words."""
@@ -127,7 +130,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
 
     Raises ConfigError, ModelError, and DataError for a row that training would refuse.
     """
-    if not config.data.path:
+    if not (config.data.path or config.data.sources):
         raise ConfigError("no rows to show", remedy="type: hone preview DATA.jsonl --model MODEL")
     if not config.model.name:
         raise ConfigError(
@@ -137,6 +140,8 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
     folder = find_model(config.model)
     # A file that cannot be read is told before the tokenizer, which takes most of the time, is loaded.
     max_length = config.data.max_length or _longest(folder) or NO_LIMIT
+    told: list[str] = []
+    file = training_rows(config.data, lambda _, about: told.append(str(about["message"])))
     made: list[Renderer] = []
 
     def renderer() -> Renderer:
@@ -147,7 +152,13 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
         made.append(Renderer(tokenizer, template, config.data.train_on))
         return made[0]
 
-    road = Road(config.data, renderer=renderer, max_length=max_length, file=config.data.path)
+    road = Road(
+        config.data,
+        renderer=renderer,
+        max_length=max_length,
+        file=str(file.path),
+        name=file.name,
+    )
     found = list(road.rows(skip=skip, most=rows))
     names = {
         "model": "the model's own",
@@ -155,7 +166,10 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
         "file": config.data.template or "a file",
     }
     template = names[made[0].template.origin]
-    return Preview(found, road.ledger, made[0].tokenizer, template, max_length, made[0].control.ids)
+    control = made[0].control.ids
+    return Preview(
+        found, road.ledger, made[0].tokenizer, template, max_length, control, tuple(told)
+    )
 
 
 def _longest(folder: Any) -> int | None:

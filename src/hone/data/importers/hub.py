@@ -24,6 +24,7 @@ from hone.errors import ConfigError, DataError, DiskError, EnvironmentFault, Hon
 
 _ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _READ_AHEAD_BYTES: Final = 2**20
+_BLOCK_BYTES: Final = 2 * 2**20  # of one request: the beginning of a large file is soon here
 _DISK: Final = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO
 )  # fmt: skip
@@ -74,7 +75,8 @@ class HubSplit:
 
             with _hub_faults(self.repo):
                 system: Any = HfFileSystem(token=_token())
-                stream = system.open(f"datasets/{self.repo}@{self.commit}/{file}", "rb")
+                address = f"datasets/{self.repo}@{self.commit}/{file}"
+                stream = system.open(address, "rb", block_size=_BLOCK_BYTES)
             return cast(
                 "BinaryIO", io.BufferedReader(_Remote(stream, self.repo), _READ_AHEAD_BYTES)
             )

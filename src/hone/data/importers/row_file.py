@@ -30,6 +30,7 @@ from hone.errors import ConfigError, DataError
 Say = Callable[[str, dict[str, Any]], None]
 
 _SHOWN_FILES: Final = 3
+_MODEL_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ class _Finder:
         return self._from_local([self.place], [self.named], self.named)
 
     def from_folder(self, *, prefer: str) -> RowFile:
+        if any((self.place / name).is_file() for name in _MODEL_FILES):
+            raise DataError(
+                "this is the folder of a model, not of rows",
+                where=self.named,
+                remedy="the model is named by --model (model.name), the rows by data.path",
+            )
         if is_saved(self.place):
             self._refuse_subset()
             split, paths = saved_files(self.place, split=self.split, prefer=prefer)
