@@ -64,6 +64,10 @@ class Asker:
         self.environment: dict[str, str] = {}
 
     def __call__(self, *asked: dict[str, Any], **environment: str) -> list[dict[str, Any]]:
+        told = self.run(ASK, json.dumps(asked), str(self.folder / "cache"), **environment)
+        return [json.loads(line) for line in told.splitlines()]
+
+    def run(self, code: str, *words: str, **environment: str) -> str:
         told = {
             **{key: value for key, value in os.environ.items() if key != "HF_TOKEN"},
             "PYTHONPATH": str(Path(hone.__file__).parents[1]),
@@ -74,12 +78,16 @@ class Asker:
             "HF_HUB_DISABLE_XET": "1",
             **environment,
         }
-        words = [sys.executable, "-c", ASK, json.dumps(asked), str(self.folder / "cache")]
         done = subprocess.run(
-            words, env=told, cwd=self.folder, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, *words],
+            env=told,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return done.stdout
 
 
 @pytest.fixture
@@ -199,6 +207,18 @@ def test_faults_are_told_in_our_words(ask):
     assert empty["fault"] == pickled["fault"] == outside["fault"] == bad["fault"] == "DataError"
     assert "don't belong to org/outside" in outside["what"]
     assert "where: org/bad/train.csv:2" in bad["what"]
+
+
+def test_what_another_program_fetched_serves_without_a_network(ask):
+    ask.hub.put("org/csv", {"train-1.csv": csv(ROWS[:2]), "train-2.csv": csv(ROWS[2:])})
+    fetch = "import huggingface_hub as hub; hub.snapshot_download('org/csv', repo_type='dataset'"
+    ask.run(f"{fetch}, allow_patterns='train-1.csv')")
+    [part] = ask({"path": "org/csv"}, HF_HUB_OFFLINE="1")
+    assert part.get("fault") == "EnvironmentFault", "half of a dataset must not pass for the whole"
+    ask.run(f"{fetch})")
+    [whole] = ask({"path": "org/csv"}, HF_HUB_OFFLINE="1")
+    assert whole["rows"] == ROWS
+    assert COMMIT in whole["told"][0]["message"]
 
 
 def test_what_was_fetched_serves_without_a_network(ask):

@@ -55,7 +55,7 @@ def split_files(
             _refuse_subset(datasets, fault, place, subset, revision, token)
         except (datasets.exceptions.DataFilesNotFoundError, _empty(datasets)) as fault:
             raise DataError(
-                "there are no files of rows",
+                f"there are no files of rows in this {'dataset' if revision else 'directory'}",
                 where=place,
                 remedy=f"endings that are read: {', '.join(sorted(KNOWN))}",
             ) from fault
