@@ -28,7 +28,9 @@ _BLOCK_BYTES: Final = 2 * 2**20  # of one request: the beginning of a large file
 _DISK: Final = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO
 )  # fmt: skip
-_REACH: Final = "check the network; HF_HUB_OFFLINE=1 uses what was fetched before"
+_REACH: Final = (
+    "there is no file or folder of this name here; for a dataset of the hub, check the network"
+)
 
 
 def is_hub_id(text: str) -> bool:
