@@ -213,6 +213,31 @@ def test_bad_json_lists(tmp_path, data, words, line):
     assert error.where.endswith(f":{line}")
 
 
+def test_a_row_may_be_a_list_of_two(tmp_path):
+    found = [({"pair": ["q", {"answer": "a"}]}, 1), ({"pair": ["r", "b"]}, 3)]
+    assert rows(tmp_path, b'["q", {"answer": "a"}]\n\n["r", "b"]') == found
+    assert rows(tmp_path, b' [ ["q", {"answer": "a"}],\n\n["r", "b"] ]', "rows.json") == found
+    assert rows(tmp_path, b'{"a": 1}\n["r", "b"]')[1] == ({"pair": ["r", "b"]}, 2)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 100])
+def test_a_line_of_two_is_told_from_a_list_of_rows(tmp_path, chunk_bytes):
+    path = tmp_path / "rows.json"
+    for data, values in (
+        (b'  ["q" , "a"]\n["r","b"]\n', [{"pair": ["q", "a"]}, {"pair": ["r", "b"]}]),
+        (b' [\n {"a": 1}, ["q", "a"]]', [{"a": 1}, {"pair": ["q", "a"]}]),
+    ):
+        path.write_bytes(data)
+        assert [row.value for row in RowReader(path, chunk_bytes=chunk_bytes)] == values
+
+
+@pytest.mark.parametrize("line", [b'["q"]', b'["q", "a", "b"]', b'"q"', b"7", b"null", b"true"])
+def test_other_values_are_no_rows(tmp_path, line):
+    error = refusal(tmp_path, b'{"a": 1}\n' + line)
+    assert "a row is a JSON object, or a list of a question and an answer; found" in error.what
+    assert error.where.endswith(":2")
+
+
 def test_one_object_over_many_lines(tmp_path):
     data = json.dumps({"a": [1, {"b": 2}]}, indent=2).encode()
     assert rows(tmp_path, data, "one.json") == [({"a": [1, {"b": 2}]}, 1)]

@@ -51,6 +51,8 @@ VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
+    Verb("convert", "hone.cli.convert:convert", "Write rows in another shape."),
+    Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),

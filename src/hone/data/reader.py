@@ -1,4 +1,4 @@
-"""Bytes to rows, strictly: JSONL, or a JSON list of objects. It knows where a row stands, not what it means.
+"""Bytes to rows, strictly: JSONL, or a JSON list of rows. It knows where a row stands, not what it means.
 
 Other kinds of files are turned into JSONL first (`hone.data.importers`); here they are refused by their first bytes.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from hone.data.example import Origin
-from hone.data.strict import JsonObject, parse_object
+from hone.data.strict import JsonObject, parse_row
 from hone.errors import DataError
 
 MAX_ROW_BYTES: Final = 64 * 2**20
@@ -51,7 +51,10 @@ _KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One JSON object, where it starts, and how many bytes it takes in the file."""
+    """One JSON object, where it starts, and how many bytes it takes in the file.
+
+    A list of two (a question and its answer) stands here as `{"pair": [question, answer]}`.
+    """
 
     value: JsonObject
     origin: Origin
@@ -131,14 +134,19 @@ class RowReader:
             )
 
     def _list_opening(self, stream: BinaryIO) -> bytes | None:
-        """What stands before the first row of a list, its bracket included; None where there is no list."""
+        """What stands before the first row of a list, its bracket included; None where there is no list.
+
+        A line may be a list too, of a question and an answer; such a line begins with text.
+        """
         place = stream.tell()
-        while (head := stream.read(self._chunk_bytes)) and not head.strip(_SPACE):
-            pass
+        head = b""
+        while len(head) < 2 and (more := stream.read(self._chunk_bytes)):
+            head = (head + more).lstrip(_SPACE)
+            if head.startswith(b"["):
+                head = b"[" + head[1:].lstrip(_SPACE)
         stream.seek(place)
-        head = head.lstrip(_SPACE)
         if head.startswith(b"["):
-            return b"["
+            return None if head[1:2] == b'"' else b"["
         wrapped = _WRAPPER.match(head) if self._path.suffix == ".json" else None
         return wrapped and wrapped[0]
 
@@ -159,7 +167,7 @@ class RowReader:
                 continue
             if number == 1 and self._one_object(line):
                 line = self._rest(stream, line)
-            yield Row(parse_object(line, origin), origin, len(line))
+            yield Row(parse_row(line, origin), origin, len(line))
 
     def _one_object(self, first: bytes) -> bool:
         """A .json file whose first line is only the beginning of an object is one object over many lines."""
@@ -182,11 +190,11 @@ class RowReader:
         )
         for line, data in scanner:
             origin = Origin(self.file, line)
-            yield Row(parse_object(data, origin), origin, len(data))
+            yield Row(parse_row(data, origin), origin, len(data))
 
 
 class _ListScanner:
-    """Finds the objects of a JSON list without holding more than one of them."""
+    """Finds the rows of a JSON list without holding more than one of them."""
 
     # A string, a bracket or a comma; a lone quote is a string whose end has not been read yet.
     _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],"]', re.DOTALL)
@@ -221,7 +229,7 @@ class _ListScanner:
                     raise self._fault("a comma or ']' is wanted between rows", byte)
                 self._advance(1)
                 byte = self._next_byte()
-            if byte != b"{":
+            if byte not in (b"{", b"["):
                 raise self._fault("every element of the list must be an object", byte)
             first = False
             line, stop = self._line, self._object_end()

@@ -1,0 +1,39 @@
+"""What every command that changes rows shares: where it reads and writes, and how its ledger lands. It knows no rule of theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hone.data.changes import ChangeReport, Fate
+from hone.data.outbox import Outbox
+from hone.data.raw_rows import RawRow
+from hone.errors import DataError
+
+NOT_JSON = "not a JSON object"
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a command reads and writes. `ledger` is where the ledger goes; unset: beside `out`."""
+
+    source: Path
+    out: Path
+    ledger: Path | None = None
+    force: bool = False
+
+    def finish(self, report: ChangeReport, outbox: Outbox) -> None:
+        """Put the report into the outbox, so that it comes to be together with the rows, or not at all."""
+        path = self.ledger or self.out.with_name(f"{self.out.name}.ledger.json")
+        report.ledger_file = str(path)
+        outbox.put_json(path, report.to_json())
+
+
+def parsed(raw: RawRow, fate: Fate, *, lists: bool = False) -> Any:
+    """The row's value, an object, or with `lists` a list as well; None where it was dropped for not being one."""
+    try:
+        return raw.parse_any() if lists else raw.parse().value
+    except DataError as fault:
+        fate.drop(NOT_JSON, f"{fault.what} ({fault.where})")
+        return None
