@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hone.data.example import Origin
 from hone.data.reader import RowReader
-from hone.data.strict import MAX_DEPTH, parse_object
+from hone.data.strict import MAX_DEPTH, parse_object, parse_value
 from hone.errors import DataError
 
 
@@ -346,3 +346,16 @@ def test_a_name_and_a_stream_of_its_own(tmp_path):
 def test_what_can_be_imported_is_told_its_name(tmp_path):
     assert ".parquet" in refusal(tmp_path, b"PAR1 and so on").remedy
     assert ".arrow" in refusal(tmp_path, b"ARROW1 and so on").remedy
+
+
+@pytest.mark.parametrize(
+    "text", ['[1, {"a": "001"}]', '"x"', "5", "null", "1000000000000000000001"]
+)
+def test_a_value_of_any_kind(text):
+    assert parse_value(text.encode(), Origin("x", 1)) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1, "a": 2}]', "[NaN]", "[1], 2", "[" * 70 + "]" * 70, ""])
+def test_a_value_is_parsed_as_strictly_as_a_row(text):
+    with pytest.raises(DataError):
+        parse_value(text.encode(), Origin("x", 1))

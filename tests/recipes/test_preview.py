@@ -250,7 +250,7 @@ def test_pieces_join_to_the_text(data, model):
         (["{data}"], 2, "no model"),
         (["--model", "{model}"], 2, "no rows to show"),
         (["{data}", "--model", "{model}", "data.train_onn=last"], 2, "train_on"),
-        (["{model}", "--model", "{model}"], 3, "a directory"),
+        (["{model}", "--model", "{model}"], 3, "the folder of a model"),
         (["nothing.jsonl", "--model", "{model}"], 3, "no such file"),
         (["{data}", "--model", "/no/such/model"], 4, "no such model folder"),
         (["{data}", "--model", "{empty}"], 4, "tokenizer.json"),

@@ -1,7 +1,7 @@
 """What stands behind a verb on the command line, turned into a configuration. It knows no verb.
 
 `[DATA | CONFIG.yaml] [key=value ...]`: a word with `=` is a setting (unless a file has that very name), one that ends
-in .yaml or .yml is a configuration file, any other is the file of rows.
+in .yaml or .yml is a configuration file, any other names the rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from hone.errors import ConfigError
 
 WORDS_METAVAR = "DATA|CONFIG.yaml|key=value"
 WORDS_HELP = (
-    "A file of rows, or a configuration file, and any settings, e.g. train.learning_rate=1e-4."
+    "Rows (a file, a folder or a hub id), or a configuration file, and any settings, "
+    "e.g. train.learning_rate=1e-4."
 )
 
 

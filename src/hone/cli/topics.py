@@ -23,8 +23,8 @@ Text settings take what you typed: 2024-01-01 and 001 stay text; quote "null" to
 _ENVIRONMENT = """\
 HONE_SECTION_KEY   any setting, e.g. HONE_TRAIN_BATCH_SIZE=32 (see `hone help settings`)
 HONE_CACHE         folder for prepared data
-HF_TOKEN           token for gated models; never written anywhere
-HF_HUB_OFFLINE     1: use only models that are already here
+HF_TOKEN           token for gated models and datasets; never written anywhere
+HF_HUB_OFFLINE     1: use only models and datasets that are already here
 NO_COLOR           any value: no colour
 FORCE_COLOR        any value: colour without a terminal
 TERM=dumb          plain lines instead of a live display

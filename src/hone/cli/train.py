@@ -91,7 +91,11 @@ def refuse_incomplete(resolved: Resolved, *, words: list[str]) -> None:
     """Raise ConfigError, with what to type, where no rows or no model were named."""
     typed = shlex.join(words)
     missing = [
-        (resolved.config.data.path, "no rows to train on", "DATA.jsonl"),
+        (
+            resolved.config.data.path or resolved.config.data.sources,
+            "no rows to train on",
+            "DATA.jsonl",
+        ),
         (resolved.config.model.name, "no model to start from", "--model FOLDER_OR_HUB_ID"),
     ]
     absent = [(what, example) for value, what, example in missing if not value]

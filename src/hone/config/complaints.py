@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from hone.config.fields import sections, settings
 from hone.config.values import wants_text
-from hone.errors import ConfigError
+from hone.errors import ConfigError, nearest
 
 _LONGEST_QUOTE = 60
 
@@ -53,6 +53,8 @@ def translate(
         name = _setting_of(path)
         if name is None:
             yield _about_section(path, problem, origins)
+        elif settings()[name].item_keys and path[name.count(".") + 1 :]:
+            yield _about_item(name, path[name.count(".") + 1 :], problem, origins)
         elif settings()[name].is_mapping and (tail := path[name.count(".") + 1 :]):
             refused[f"{name}.{tail[0]}"] = problem["input"]
         else:
@@ -90,6 +92,25 @@ def _about_setting(entry: str, given: object, origins: Mapping[str, str]) -> Com
         remedy += ' (to mean the word itself, quote it: "null")'
     what = f"{entry}: {_quoted(given)} cannot be used"
     return Complaint(what, origins.get(entry, origins.get(name)), remedy)
+
+
+def _about_item(
+    name: str, tail: Sequence[str], problem: ErrorDetails, origins: Mapping[str, str]
+) -> Complaint:
+    """`tail` is the number of an item of a list, and the key in it, if it is about one."""
+    keys = settings()[name].item_keys
+    where = origins.get(name)
+    entry = f"{name}[{tail[0]}]"
+    if len(tail) < 2:
+        what = f"{entry}: {_quoted(problem['input'])} cannot be used"
+        return Complaint(what, where, f"allowed: a mapping with some of {', '.join(keys)}")
+    key = tail[1]
+    if key not in keys:
+        return Complaint(f"unknown key {key!r} in {entry}", where, nearest(key, keys))
+    if problem["type"] == "missing":
+        return Complaint(f"{entry} has no {key}", where, f"add {key}: {keys[key].wanted}")
+    what = f"{entry}.{key}: {_quoted(problem['input'])} cannot be used"
+    return Complaint(what, where, f"allowed: {keys[key].wanted}")
 
 
 def _said(reason: str, section: str, origins: Mapping[str, str]) -> str | None:

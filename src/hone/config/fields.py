@@ -61,9 +61,20 @@ class Setting:
         return tuple(word for k in kinds if get_origin(k) is Literal for word in get_args(k))
 
     @property
+    def item_keys(self) -> Mapping[str, Setting]:
+        """What may stand in one item, by key, where the setting is a list of mappings; else empty."""
+        for kind in members(self.annotation):
+            item = get_args(kind)[0] if get_origin(kind) is list else None
+            if isinstance(item, type) and issubclass(item, Section):
+                return {setting.name: setting for setting in _walk(item, "")}
+        return {}
+
+    @property
     def wanted(self) -> str:
         """What may stand here, e.g. `a whole number, at least 1, or 'auto'`."""
         limits = "".join(f", {text}" for text in _limits(self.bounds))
+        if self.item_keys:
+            return f"a list of mappings, each with some of {', '.join(self.item_keys)}"
         kinds = [kind for kind in members(self.annotation) if kind is not types.NoneType]
         words = [_kind_in_words(kind, limits) for kind in kinds]
         if self.is_optional:

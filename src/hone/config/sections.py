@@ -47,6 +47,25 @@ class ModelSection(Section):
     """Branch, tag or commit of a hub model. A token for gated models is read from `HF_TOKEN`."""
 
 
+Shape = Literal[
+    "auto",
+    "messages",
+    "prompt-completion",
+    "turns",
+    "alpaca",
+    "sharegpt",
+    "conversations",
+    "log",
+    "question-answer",
+    "query-response",
+    "instruction-response",
+    "pairs",
+    "tokens",
+    "text",
+    "completion",
+]
+
+
 class LoraSection(Section):
     """Low-rank adapters (Hu et al., 2021)."""
 
@@ -69,28 +88,45 @@ class TuningSection(Section):
     """Settings of the adapters; used when `method` is `lora`."""
 
 
+class SourceSection(Section):
+    """One of several sources of rows; the keys mean what they mean in `data`."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A file of rows, a folder of them, or a dataset's hub id."""
+    weight: Positive | None = None
+    """Share of an epoch's rows, in proportion to the other weights. Unset in all: every row once."""
+    name: str | None = None
+    """What reports call the source. Unset: its path, and its split where it has one."""
+    format: Shape = "auto"
+    """Shape of its rows."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Our column name to its own."""
+    split: str | None = None
+    """Which split of a folder or hub dataset. Unset: `train`."""
+    subset: str | None = None
+    """Which subset (configuration) of a hub dataset."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub dataset."""
+
+
 class DataSection(Section):
     """Which rows, and what of them is trained."""
 
     path: str = ""
-    """File of rows: JSONL or JSON."""
-    format: Literal[
-        "auto",
-        "messages",
-        "prompt-completion",
-        "turns",
-        "alpaca",
-        "sharegpt",
-        "conversations",
-        "log",
-        "question-answer",
-        "query-response",
-        "instruction-response",
-        "pairs",
-        "tokens",
-        "text",
-        "completion",
-    ] = "auto"
+    """Rows: a JSONL, JSON, CSV, TSV, Parquet or Arrow file, a folder of such files, a folder saved by `datasets`, or a hub id such as `openai/gsm8k`."""
+    sources: list[SourceSection] = Field(default_factory=list[SourceSection])
+    """Several sources instead of `path`, mixed by weight, e.g. `[{path: a.jsonl, weight: 0.9}, {path: b.csv, weight: 0.1}]`."""
+    split: str | None = None
+    """Which split of a folder or hub dataset. Unset: `train`."""
+    subset: str | None = None
+    """Which subset (configuration) of a hub dataset. Unset: its default."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub dataset. A token for gated datasets is read from `HF_TOKEN`."""
+    streaming: bool = False
+    """Read a hub dataset over the network as it is imported, without keeping its files. With `max_rows` only the beginning is fetched."""
+    max_rows: Count | None = None
+    """Most rows taken, from the beginning (of each source, where there are several). Unset: all."""
+    format: Shape = "auto"
     """Shape of a row. `auto` recognises it by its keys and says so. `turns` is system/user/assistant columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name to yours, e.g. `{user: question, assistant: answer}`."""
@@ -111,7 +147,7 @@ class DataSection(Section):
     validation_split: Share = 0.0
     """Share of the rows held out for the evaluation loss, 0 to 1. Chosen by content, so equal rows stay on one side."""
     validation_path: str | None = None
-    """File of held-out rows, instead of a split."""
+    """Held-out rows, instead of a share: named as `path` is; of a folder or hub dataset its split `validation` is taken."""
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
@@ -119,6 +155,19 @@ class DataSection(Section):
             raise ValueError(
                 "validation_path and validation_split exclude each other; remove one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_of_rows(self) -> Self:
+        if not self.sources:
+            return self
+        for key in ("path", "split", "subset", "revision", "format", "columns"):
+            if getattr(self, key) not in (None, "", "auto", {}):
+                raise ValueError(
+                    f"{key} and sources exclude each other; say {key} in an entry of sources"
+                )
+        if len({source.weight is None for source in self.sources}) > 1:
+            raise ValueError("sources need a weight each, or none at all")
         return self
 
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel
+
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {"true", "True", "TRUE"}
 _FALSE = {"false", "False", "FALSE"}
@@ -95,7 +97,8 @@ def fit(node: Node, annotation: object) -> object:
     """The Python value of a node in a field of this annotation; the field's own checks come after."""
     if node.entries is not None:
         inner = _inside(annotation, dict)
-        return {key: fit(each, inner) for key, each in node.entries.items()}
+        fields = _fields(annotation)
+        return {key: fit(each, fields.get(key, inner)) for key, each in node.entries.items()}
     if node.items is not None:
         inner = _inside(annotation, list, tuple)
         return [fit(each, inner) for each in node.items]
@@ -111,6 +114,14 @@ def _inside(annotation: object, *containers: type) -> object:
         if get_origin(kind) in containers:
             return get_args(kind)[-1]
     return Any
+
+
+def _fields(annotation: object) -> Mapping[str, object]:
+    """What the keys of a mapping may hold, where a model says it."""
+    for kind in members(annotation):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return {key: field.annotation for key, field in kind.model_fields.items()}
+    return {}
 
 
 def _is_literal(kind: object) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hone.config.sections import DataSection
 from hone.data.dataset import Columns, Dataset, DatasetWriter, open_columns
+from hone.data.importers.row_file import RowFile
 from hone.data.ledger import Ledger
 from hone.data.render import Renderer
 from hone.data.road import Road, sentences
@@ -45,9 +46,13 @@ def prepare(
     max_length: int,
     cache_dir: Path | None,
     say: Say,
+    rows: RowFile | None = None,
+    held_out: RowFile | None = None,
 ) -> Prepared:
     """Read, render, check and store the rows that `section` names; the second time, find them stored.
 
+    `rows` and `held_out` say where the rows are that its `path` and `validation_path` name; unset, they
+    are JSONL or JSON files there.
     `max_length` in tokens. `say(event, told)` hears a `data` event for each file and a `notice` for
     each thing that a user should know. Raises DataError for rows that cannot be used, ConfigError for
     settings that cannot be meant, DiskError when the cache cannot be written.
@@ -67,11 +72,13 @@ def prepare(
                 "set its variable in data.template_kwargs to fix it",
             },
         )
-    columns, ledger = source.columns(section.path)
-    every = Dataset(columns, file=section.path)
+    rows = rows or RowFile(Path(section.path), section.path)
+    columns, ledger = source.columns(rows)
+    every = Dataset(columns, file=rows.name)
     if section.validation_path is not None:
-        held_columns, held_ledger = source.columns(section.validation_path)
-        held = Dataset(held_columns, file=section.validation_path)
+        held_out = held_out or RowFile(Path(section.validation_path), section.validation_path)
+        held_columns, held_ledger = source.columns(held_out)
+        held = Dataset(held_columns, file=held_out.name)
         _say_overlap(every, held, say)
         return Prepared(every, held, ledger, held_ledger)
     if section.validation_split:
@@ -112,21 +119,22 @@ class _Source:
     cache_dir: Path | None
     say: Say
 
-    def columns(self, file: str) -> tuple[Columns, Ledger]:
+    def columns(self, rows: RowFile) -> tuple[Columns, Ledger]:
         """Prepared rows of one file, from the cache if they are there unharmed."""
         road = Road(
             self.section,
             renderer=lambda: Renderer(self.tokenizer, self.template, self.section.train_on),
             max_length=self.max_length,
-            file=file,
+            file=str(rows.path),
+            name=rows.name,
         )
-        sha256 = _sha256(file)
+        sha256 = _sha256(rows)
         folder = None if self.cache_dir is None else self.cache_dir / self._key(sha256)
         stored = None if folder is None else open_columns(folder)
         if stored is not None:
             columns, about = stored
             ledger = Ledger.from_json(about)
-            ledger.file = file
+            ledger.file = rows.name
         else:
             with DatasetWriter(folder) as writer:
                 for row in road.kept():
@@ -134,7 +142,7 @@ class _Source:
                 if road.sha256 != sha256:
                     raise DataError(
                         "the file changed while it was read",
-                        where=file,
+                        where=rows.name,
                         remedy="let the program that writes it finish, and start again",
                     )
                 ledger = road.ledger
@@ -174,14 +182,14 @@ class _Source:
         )
 
 
-def _sha256(file: str) -> str:
+def _sha256(rows: RowFile) -> str:
     try:
-        with Path(file).open("rb") as stream:
+        with rows.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as fault:
         raise DataError(
             f"cannot read the rows: {fault.strerror}",
-            where=file,
+            where=rows.name,
             remedy="check that you may read it",
         ) from fault
 

@@ -70,7 +70,7 @@ class RoadRow:
 
 
 class Road:
-    """Leads the rows of one file to Examples and keeps the ledger.
+    """Leads the rows of one file to Examples and keeps the ledger; `name` is what messages call the file.
 
     What preview shows and what training stores both come from here.
     """
@@ -82,15 +82,16 @@ class Road:
         renderer: Callable[[], Renderer],
         max_length: int,
         file: str,
+        name: str | None = None,
     ) -> None:
         self._section = section
         self._renderer = renderer
         self._max_length = max_length
-        self._file = file
-        self._reader = RowReader(file)
+        self._file = name or file
+        self._reader = RowReader(file, name=name)
         self._format = RowFormat(section.format, section.columns, section.tags)
         self._too_long: list[tuple[int, int]] = []
-        self.ledger = Ledger(file=file)
+        self.ledger = Ledger(file=self._file)
 
     @property
     def sha256(self) -> str:

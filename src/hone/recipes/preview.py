@@ -20,6 +20,7 @@ from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
 from hone.models.facts import longest_row
 from hone.models.source import find_model, read_config
+from hone.recipes.rows import training_rows
 
 _LONGEST_CHARACTER: Final = 8  # tokens: more than the bytes of any one character
 NO_LIMIT: Final = 2**31 - 1
@@ -62,11 +63,14 @@ class Preview:
     control_ids: frozenset[int]
     template_notices: tuple[tuple[str, str], ...] = ()
     """What does not fit between template and model: codes and sentences."""
+    found: tuple[str, ...] = ()
+    """What was noticed when the rows were found or imported, in sentences."""
 
     @property
     def notices(self) -> list[str]:
-        """What was noticed of the template and in these rows, in sentences."""
-        return [text for _, text in (*self.template_notices, *sentences(self.ledger))]
+        """What was noticed of the file, of the template and in these rows, in sentences."""
+        told = (*self.template_notices, *sentences(self.ledger))
+        return [*self.found, *(text for _, text in told)]
 
     def limit(self) -> str:
         """The length limit in words."""
@@ -130,7 +134,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
 
     Raises ConfigError, ModelError, and DataError for a row that training would refuse.
     """
-    if not config.data.path:
+    if not (config.data.path or config.data.sources):
         raise ConfigError("no rows to show", remedy="type: hone preview DATA.jsonl --model MODEL")
     if not config.model.name:
         raise ConfigError(
@@ -140,6 +144,8 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
     folder = find_model(config.model)
     # A file that cannot be read is told before the tokenizer, which takes most of the time, is loaded.
     max_length = config.data.max_length or _longest(folder) or NO_LIMIT
+    told: list[str] = []
+    file = training_rows(config.data, lambda _, about: told.append(str(about["message"])))
     made: list[Renderer] = []
 
     def renderer() -> Renderer:
@@ -150,7 +156,13 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
         made.append(Renderer(tokenizer, template, config.data.train_on))
         return made[0]
 
-    road = Road(config.data, renderer=renderer, max_length=max_length, file=config.data.path)
+    road = Road(
+        config.data,
+        renderer=renderer,
+        max_length=max_length,
+        file=str(file.path),
+        name=file.name,
+    )
     found = list(road.rows(skip=skip, most=rows))
     tokenizer, used = made[0].tokenizer, made[0].template
     names = {"model": "the model's own", "file": config.data.template or "a file"}
@@ -162,6 +174,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
         max_length,
         made[0].control.ids,
         tuple(template_notices(tokenizer, used)),
+        tuple(told),
     )
 
 

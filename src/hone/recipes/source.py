@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hone.config.sections import Config
 from hone.data.misfit import template_notices
@@ -14,6 +15,7 @@ from hone.errors import ConfigError
 from hone.models import facts
 from hone.models.source import check_weights, find_model, fingerprint, read_config
 from hone.recipes.cache import cache_folder
+from hone.recipes.rows import held_out_rows, training_rows
 from hone.runs.events import Say
 
 _SAMPLED_ROWS = 256  # rows whose last trained token is looked at
@@ -34,7 +36,7 @@ def read_source(config: Config, say: Say) -> Source:
     """Find the model, check its files, prepare the rows. Nothing is written into the run folder yet."""
     if not config.model.name:
         raise ConfigError("no model", remedy="add --model FOLDER_OR_HUB_ID")
-    if not config.data.path:
+    if not (config.data.path or config.data.sources):
         raise ConfigError("no data", remedy="name a file of rows: hone train DATA --model MODEL")
     base = find_model(config.model)
     model_config = read_config(base)
@@ -52,13 +54,19 @@ def read_source(config: Config, say: Say) -> Source:
             f"data.max_length={asked} is more than the model's limit of {limit} tokens",
             remedy=f"set data.max_length to {limit} or less",
         )
+
+    def told(event: str, about: dict[str, Any]) -> None:
+        say(event, **about)
+
     prepared = prepare(
         config.data,
+        rows=training_rows(config.data, told),
+        held_out=held_out_rows(config.data, told),
         tokenizer=tokenizer,
         template=template,
         max_length=asked or limit or 2**31 - 1,
         cache_dir=cache_folder() / "data",
-        say=lambda event, told: say(event, **told),
+        say=told,
     )
     validation = prepared.validation
     return Source(
