@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from hone.data.changes import ChangeLedger, Fate
 from hone.data.example import Origin
@@ -39,7 +39,7 @@ class RawRow:
         data = self._small_enough()
         if not data.lstrip(_SPACE).startswith(b"["):
             return parse_object(data, self.origin)
-        return parse_object(b'{"row":' + data + b"}", self.origin)["row"]
+        return parse_list(data, self.origin)
 
     def _small_enough(self) -> bytes:
         if self.is_too_large:
@@ -178,6 +178,14 @@ class RawRows:
             where=str(Origin(self.file, line)),
             remedy="repair the file, or write one JSON object per line",
         )
+
+
+def parse_list(data: bytes, origin: Origin) -> list[Any]:
+    """The JSON list that `data` holds, as strictly as `parse_object` reads an object. Raises DataError."""
+    told = parse_object(b'{"list":' + data + b"}", origin)
+    if len(told) != 1 or not isinstance(told["list"], list):
+        raise DataError("not a JSON list", where=str(origin))
+    return cast("list[Any]", told["list"])
 
 
 def _check_file(file: str) -> None:
