@@ -8,8 +8,9 @@ from typing import Any
 
 from hone.data.changes import ChangeReport, Fate
 from hone.data.outbox import Outbox
+from hone.data.parts import PARTS
 from hone.data.raw_rows import RawRow
-from hone.errors import DataError
+from hone.errors import ConfigError, DataError
 
 NOT_JSON = "not a JSON object"
 
@@ -22,6 +23,18 @@ class Places:
     out: Path
     ledger: Path | None = None
     force: bool = False
+
+    def refuse_strays(self, written: set[Path]) -> None:
+        """Raise ConfigError where a part lies in the folder `out` that is not written now: old rows would be read with new ones."""
+        for part in PARTS:
+            for ending in (".jsonl", ".json"):
+                stray = self.out / f"{part}{ending}"
+                if stray.exists() and stray not in written:
+                    raise ConfigError(
+                        "a part of other rows lies there, which is not replaced",
+                        where=str(stray),
+                        remedy="remove it, or name another folder with --out",
+                    )
 
     def finish(self, report: ChangeReport, outbox: Outbox) -> None:
         """Put the report into the outbox, so that it comes to be together with the rows, or not at all."""

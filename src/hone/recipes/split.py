@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, cast
 
 from hone.data.changes import ChangeLedger, ChangeReport, Fate
@@ -55,7 +54,7 @@ def split(
                 remedy="let the program that writes it finish, and start again",
             )
         report.written = {str(sink.path): sink.count for sink in sinks.values()}
-        check_no_other_parts(places.out, set(sinks), suffix)
+        places.refuse_strays({sink.path for sink in sinks.values()})
         places.finish(report, outbox)
     return report
 
@@ -63,19 +62,6 @@ def split(
 def moved_notice(assignment: Assignment) -> str:
     """What a user is told of rows that lie elsewhere than their hash says."""
     return f"moved so that no part is empty: {assignment.moved:,} of {len(assignment.parts):,} rows"
-
-
-def check_no_other_parts(folder: Path, parts: set[str], suffix: str) -> None:
-    """Raise ConfigError where a part lies in the folder that is not written now: old rows would be read with new ones."""
-    for part in ("train", "val", "test"):
-        for ending in (".jsonl", ".json"):
-            stray = folder / f"{part}{ending}"
-            if stray.exists() and not (part in parts and ending == suffix):
-                raise ConfigError(
-                    "a part of an earlier split lies there, which this one does not replace",
-                    where=str(stray),
-                    remedy="remove it, or name another folder with --out",
-                )
 
 
 def _key(raw: RawRow, fate: Fate, *, group_by: str | None) -> RowKey | None:
