@@ -53,6 +53,27 @@ def test_a_token_before_the_reply_alone_counts():
     assert find_control_tokens(tokenizer, ChatTemplate(source)).strings == {"<|end|>", "<A>", "<U>"}
 
 
+def test_tokens_that_only_systems_results_and_prompts_begin_with_count():
+    source = (
+        "{%- for m in messages -%}{{- '<' + m.role + '>' + m.content -}}"
+        "{%- for call in m.tool_calls or [] -%}{{- '<call>' + call.function.arguments.x + '</call>' -}}"
+        "{%- endfor -%}{%- endfor -%}{%- if add_generation_prompt -%}{{- '<reply>' -}}{%- endif -%}"
+    )
+    names = ["<system>", "<user>", "<assistant>", "<tool>", "<reply>", "<call>", "</call>", "<x>"]
+    tokenizer = text_tokenizer(byte_level(["<|end|>"], plain=names), source)
+    found = find_control_tokens(tokenizer, ChatTemplate(source))
+    assert found.strings == {"<|end|>", *names[:5]}
+
+
+def test_what_a_default_system_message_speaks_of_is_none():
+    source = "{{- '<S>Think between <think> and </think>.' -}}" + CHATML
+    tokenizer = text_tokenizer(
+        byte_level(["<|end|>"], plain=["<S>", "<think>", "</think>", "<|im_start|>"]), source
+    )
+    found = find_control_tokens(tokenizer, ChatTemplate(source))
+    assert found.strings == {"<|end|>", "<S>", "<|im_start|>"}
+
+
 def test_real_tokenizers(shared):
     for name, others in (
         ("qwen2.5", {"<tool_call>"}),

@@ -213,6 +213,31 @@ def test_bad_json_lists(tmp_path, data, words, line):
     assert error.where.endswith(f":{line}")
 
 
+def test_a_row_may_be_a_list_of_two(tmp_path):
+    found = [({"pair": ["q", {"answer": "a"}]}, 1), ({"pair": ["r", "b"]}, 3)]
+    assert rows(tmp_path, b'["q", {"answer": "a"}]\n\n["r", "b"]') == found
+    assert rows(tmp_path, b' [ ["q", {"answer": "a"}],\n\n["r", "b"] ]', "rows.json") == found
+    assert rows(tmp_path, b'{"a": 1}\n["r", "b"]')[1] == ({"pair": ["r", "b"]}, 2)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 100])
+def test_a_line_of_two_is_told_from_a_list_of_rows(tmp_path, chunk_bytes):
+    path = tmp_path / "rows.json"
+    for data, values in (
+        (b'  ["q" , "a"]\n["r","b"]\n', [{"pair": ["q", "a"]}, {"pair": ["r", "b"]}]),
+        (b' [\n {"a": 1}, ["q", "a"]]', [{"a": 1}, {"pair": ["q", "a"]}]),
+    ):
+        path.write_bytes(data)
+        assert [row.value for row in RowReader(path, chunk_bytes=chunk_bytes)] == values
+
+
+@pytest.mark.parametrize("line", [b'["q"]', b'["q", "a", "b"]', b'"q"', b"7", b"null", b"true"])
+def test_other_values_are_no_rows(tmp_path, line):
+    error = refusal(tmp_path, b'{"a": 1}\n' + line)
+    assert "a row is a JSON object, or a list of a question and an answer; found" in error.what
+    assert error.where.endswith(":2")
+
+
 def test_one_object_over_many_lines(tmp_path):
     data = json.dumps({"a": [1, {"b": 2}]}, indent=2).encode()
     assert rows(tmp_path, data, "one.json") == [({"a": [1, {"b": 2}]}, 1)]
@@ -271,3 +296,53 @@ def test_lists_in_any_chunks(tmp_path_factory, values, indent, chunk):
     path.write_text(json.dumps(values, indent=indent), encoding="utf-8")
     found = [row.value for row in RowReader(path, chunk_bytes=chunk)]
     assert json.dumps(found) == json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"data": [{"a": 1},\n {"a": 2}]}',
+        b'\xef\xbb\xbf \n{\n "data" :\n [{"a": 1},\n{"a": 2}\n]}\n',
+    ],
+)
+@pytest.mark.parametrize("chunk_bytes", [40, 2**20])
+def test_a_list_under_data(tmp_path, data, chunk_bytes):
+    path = tmp_path / "rows.json"
+    path.write_bytes(data)
+    found = list(RowReader(path, chunk_bytes=chunk_bytes))
+    assert [row.value for row in found] == [{"a": 1}, {"a": 2}]
+    lines = data.split(b"\n")
+    for row in found:
+        assert json.dumps(row.value).encode() in lines[row.origin.line - 1]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"data": [{"a": 1}], "version": 2}', "nothing may stand beside"),
+        (b'{"data": [{"a": 1}]}\n{"data": [{"a": 2}]}', "nothing may follow"),
+        (b'{"data": [{"a": 1}]', "nothing may stand beside"),
+        (b'{"data": [1]}', "every element"),
+    ],
+)
+def test_a_list_under_data_stands_alone(tmp_path, data, words):
+    assert words in refusal(tmp_path, data, "rows.json").what
+
+
+def test_a_row_of_a_jsonl_file_may_have_a_column_data(tmp_path):
+    assert rows(tmp_path, b'{"data": [{"a": 1}]}') == [({"data": [{"a": 1}]}, 1)]
+
+
+def test_a_name_and_a_stream_of_its_own(tmp_path):
+    path = tmp_path / "kept.jsonl"
+    path.write_bytes(b'{"a": 1}\n')
+    assert [str(row.origin) for row in RowReader(path, name="train.parquet")] == ["train.parquet:1"]
+    with path.open("rb") as stream:
+        found = [row.value for row in RowReader("elsewhere.jsonl", stream=stream)]
+        assert found == [{"a": 1}]
+        assert not stream.closed
+
+
+def test_what_can_be_imported_is_told_its_name(tmp_path):
+    assert ".parquet" in refusal(tmp_path, b"PAR1 and so on").remedy
+    assert ".arrow" in refusal(tmp_path, b"ARROW1 and so on").remedy

@@ -282,6 +282,19 @@ def test_control_text_in_names_arguments_and_tools():
     assert tokenizer.decode(example.input_ids.tolist()).count(bad) == 4 + 10
 
 
+@pytest.mark.parametrize("written", ["tool | tojson(ensure_ascii=true)", "tool", "tool | string"])
+def test_control_text_that_the_template_escapes(written):
+    source = "{%- for tool in tools or [] -%}{{- " + written + " -}}{%- endfor -%}" + CHATML
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(source))
+    tool = {"type": "function", "function": {"name": "f", "description": "<|im_end|>"}}
+    (example,) = made.render(talk(("user", "a"), ("assistant", "b"), tools=(tool,)))
+    text = tokenizer.decode(example.input_ids.tolist())
+    assert text.count("<|im_end|>") == 3
+    assert "ue000" not in text
+    assert example.input_ids.tolist().count(tokenizer.eos_id) == 2
+
+
 def test_a_token_cannot_be_put_together_across_texts():
     source = (
         "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '<|' + (message.name or 'x') + '|>' + message.content"

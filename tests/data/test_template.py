@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hone.data.render import Renderer, trained_texts
-from hone.data.template import ChatTemplate, chatml, load_template
+from hone.data.template import ChatTemplate, load_template
 from hone.errors import ConfigError, ModelError
 from tests.data.small import CHATML, byte_level, sentence_piece, talk, text_tokenizer
 
@@ -110,8 +110,9 @@ def test_the_models_own_template_is_taken_at_its_word():
 
 def test_templates_that_cannot_be_used(tmp_path):
     tokenizer = text_tokenizer(byte_level())
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="no such file") as caught:
         load_template(tokenizer, choice="chatlm")
+    assert "did you mean 'chatml'?" in (caught.value.remedy or "")
     (tmp_path / "bad.jinja").write_text("{% for %}")
     with pytest.raises(ModelError, match="does not compile"):
         load_template(tokenizer, choice=str(tmp_path / "bad.jinja"))
@@ -136,4 +137,3 @@ def test_fingerprints_tell_templates_apart():
 def test_dates_are_known():
     assert ChatTemplate("{{ strftime_now('%d') }}").writes_today
     assert not ChatTemplate("{{ date }}").writes_today
-    assert chatml(text_tokenizer(byte_level(), eos_token="<|im_end|>")).count("im_start") == 3

@@ -282,3 +282,12 @@ def test_preview_loads_no_torch(data, model):
         [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_another_template_than_the_models_is_told(data, model):
+    seen = preview(config(data, model, template="gemma"), rows=1)
+    assert seen.template == "gemma"
+    codes = [code for code, _ in seen.template_notices]
+    assert codes == ["template-tokens", "template-mismatch"]
+    assert any("model's own: <>>>|im_start|>user" in notice for notice in seen.notices)
+    assert preview(config(data, model), rows=1).template_notices == ()

@@ -79,7 +79,7 @@ class DataSection(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name to yours, e.g. `{user: question, assistant: answer}`."""
     template: str | None = None
-    """Chat template instead of the model's own: `chatml`, or the path of a Jinja file."""
+    """Chat template instead of the model's own: `chatml`, `qwen`, `qwen3`, `qwen3_nothink`, `llama2`, `llama3`, `alpaca`, `gemma`, `mistral`, `phi`, `plain`, or the path of a Jinja file."""
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Extra variables for the chat template, e.g. `{enable_thinking: false}`."""
     train_on: Literal["all", "last"] = "all"

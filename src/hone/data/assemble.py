@@ -3,7 +3,7 @@ It knows no messages and no template."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +31,19 @@ class Group:
 class Assembler:
     """Groups the turns of one row and encodes each group. `mark`: the row's guard, or ''."""
 
-    def __init__(self, pieces: Pieces, tokenizer: TextTokenizer, *, mark: str) -> None:
+    def __init__(
+        self,
+        pieces: Pieces,
+        tokenizer: TextTokenizer,
+        *,
+        mark: str,
+        is_seam: Callable[[Piece, int], bool] | None = None,
+    ) -> None:
+        """`is_seam(piece, at)`: whether a turn may begin there; by default, where its tokens allow it."""
         self._pieces = pieces
         self._tokenizer = tokenizer
         self._mark = mark
+        self._is_seam = is_seam or self._leaves_tokens
 
     def group(self, turn: Turn, whole: str) -> Group:
         """A group of one. What the `whole` conversation says after the turn stays as context if it fits."""
@@ -102,7 +111,7 @@ class Assembler:
                 return isinstance(part, Piece) and self._is_seam(part, turn.start - part.start)
         return True
 
-    def _is_seam(self, piece: Piece, at: int) -> bool:
+    def _leaves_tokens(self, piece: Piece, at: int) -> bool:
         """Whether cutting a piece at this character leaves its tokens as they are."""
         head = self._pieces.ids(piece.text[:at], continues=piece.continues, mark=self._mark)
         tail = self._pieces.ids(piece.text[at:], continues=True, mark=self._mark)

@@ -11,8 +11,16 @@ from hone.data.template import ChatTemplate, TemplateError
 from hone.data.tokenizer import Added, TextTokenizer
 from hone.data.trie import trie_pattern
 
-# Written between a user's turn and the reply, these open the body of a reply, not a turn.
+# Tokens with these words in them open the body of a reply, not a turn.
 _BODY_WORDS: Final = ("think", "thought", "reason")
+_WORDS: Final = ("qwordone", "qwordtwo", "qwordthree")
+# Roles of made-up conversations, and whether a prompt for the next reply is asked for.
+_PROBES: Final = (
+    (("user", "assistant", "user"), False),
+    (("system", "user", "assistant"), False),
+    (("user", "assistant"), False),
+    (("user",), True),
+)
 _PRIVATE: Final = (range(0xE000, 0xF8FF), range(0xF0000, 0xFFFFD))
 _REPLACEMENT: Final = "�"
 _MEMO_TEXTS: Final = 2**14
@@ -51,6 +59,17 @@ class ControlTokens:
             seen.append(self._look_at_tools(tools))
         held, starts, ends = (any(one[i] for one in seen) for i in range(3))
         return held or (starts and ends)  # the latter: two texts that a template puts side by side
+
+    def threatened_by(self, texts: Iterable[str]) -> bool:
+        """The same for plain texts."""
+        starts = ends = False
+        for text in texts:
+            seen = self._look(text)
+            if seen[0]:
+                return True
+            starts |= seen[1]
+            ends |= seen[2]
+        return starts and ends
 
     def guard(self, text: str, mark: str) -> str:
         """`text` with marks, so that no control token can be read in it or across its ends."""
@@ -117,32 +136,66 @@ def _completed(
 def find_control_tokens(tokenizer: TextTokenizer, template: ChatTemplate) -> ControlTokens:
     """Tokens flagged special, and added tokens that the template writes where a turn begins or ends."""
     found = {token.id: token for token in tokenizer.added if token.special}
-    others = [token for token in tokenizer.added if not token.special]
-    for text, is_body in _scaffolding(template):
+    others = [
+        token
+        for token in tokenizer.added
+        if not token.special
+        and token.content.strip()
+        and not any(word in token.content.lower() for word in _BODY_WORDS)
+    ]
+    for text in _scaffolding(template):
+        found |= {token.id: token for token in others if token.content in text}
+    before_result = _before_result(template)
+    if not any(token.content in before_result for token in found.values()):
+        # A turn of results that begins with a token of its own; pairs are what stands around a result.
+        names = {token.content for token in others}
         for token in others:
-            body = is_body and any(word in token.content.lower() for word in _BODY_WORDS)
-            if token.content.strip() and token.content in text and not body:
+            if token.content in before_result and not names & set(_counterparts(token.content)):
                 found[token.id] = token
     return ControlTokens(found.values(), template.literals)
 
 
-def _scaffolding(template: ChatTemplate) -> list[tuple[str, bool]]:
-    """What the template writes around the turns of a made-up conversation; True between user and reply."""
-    said = ("qwordone", "qwordtwo", "qwordthree")
-    roles = ("user", "assistant", "user")
+def _scaffolding(template: ChatTemplate) -> list[str]:
+    """What the template writes around the turns of made-up conversations."""
+    found: list[str] = []
+    for roles, prompts in _PROBES:
+        messages = [
+            {"role": role, "content": word} for role, word in zip(roles, _WORDS, strict=False)
+        ]
+        try:
+            text = template.render(messages, None, prompts)
+        except TemplateError:
+            continue
+        for word in _WORDS[: len(roles)]:
+            if word in text:
+                before, _, text = text.partition(word)
+                found.append(before)
+        found.append(text)
+    return found
+
+
+def _before_result(template: ChatTemplate) -> str:
+    """What the template writes between a tool call and its result; "" where it writes neither."""
+    asked, argument, result = _WORDS[:3]
+    function = {"name": "f", "arguments": {"x": argument}}
+    call = {"id": "callabcde", "type": "function", "function": function}
+    messages = [
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": result, "tool_call_id": "callabcde", "name": "f"},
+    ]
     try:
-        text = template.render(
-            [{"role": role, "content": word} for role, word in zip(roles, said, strict=True)]
-        )
+        before, found, _ = template.render(messages).partition(result)
     except TemplateError:
-        return []
-    parts: list[tuple[str, bool]] = []
-    for place, word in enumerate(said):
-        before, found, text = text.partition(word)
-        if not found:
-            return parts
-        parts.append((before, place == 1))
-    return [*parts, (text, False)]
+        return ""
+    return before.rpartition(argument)[2] if found and argument in before else ""
+
+
+def _counterparts(token: str) -> list[str]:
+    """What would close this token, or what it closes: `<a>` and `</a>`, `<|a|>` and `<|/a|>`."""
+    if "/" in token[1:3]:
+        return [token.replace("/", "", 1)]
+    return [token[:n] + "/" + token[n:] for n in (1, 2)]
 
 
 def strings_in(value: Any) -> list[str]:

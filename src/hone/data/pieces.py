@@ -10,12 +10,13 @@ from typing import Final
 import numpy as np
 
 from hone.data.control import ControlTokens
+from hone.data.encoder import FastEncoder
 from hone.data.tokenizer import TextTokenizer
 from hone.data.trie import trie_pattern
 from hone.pack import Int32
 
 # Unicode White_Space: what an added token with lstrip or rstrip swallows.
-_SPACE: Final = (
+SPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
@@ -53,8 +54,11 @@ class Pieces:
     a piece that many rows share (a policy, tool schemas) is encoded once.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, control: ControlTokens) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, control: ControlTokens, encoder: FastEncoder | None = None
+    ) -> None:
         self._tokenizer = tokenizer
+        self._encoder = encoder
         self._control = control
         tokens = [token for token in tokenizer.added if not token.single_word and token.content]
         self._tokens = {token.content: token for token in tokens}
@@ -75,9 +79,9 @@ class Pieces:
             if start < at:  # swallowed by the token before
                 continue
             stop = end
-            while token.lstrip and start > at and text[start - 1] in _SPACE:
+            while token.lstrip and start > at and text[start - 1] in SPACE:
                 start -= 1
-            while token.rstrip and stop < len(text) and text[stop] in _SPACE:
+            while token.rstrip and stop < len(text) and text[stop] in SPACE:
                 stop += 1
             if at < start:
                 parts.append(self._piece(text, at, start, after=after))
@@ -95,12 +99,27 @@ class Pieces:
             if key not in self._cache:
                 wanted.setdefault((continues, is_guarded), {})[bare] = None
         for (continues, is_guarded), texts in wanted.items():
+            if self._encoder is not None and not is_guarded:
+                texts = self._encode_fast(self._encoder, texts, continues=continues)
             found = self._tokenizer.encode_many(list(texts), continues=continues, plain=is_guarded)
             for bare, ids in zip(texts, found, strict=True):
                 forbidden = self._control.ids if is_guarded else self._never_in_pieces
                 if not forbidden.isdisjoint(ids):
                     ids = self._spelled(bare, continues=continues)
                 self._keep((bare, continues, is_guarded), np.array(ids, dtype=np.int32))
+
+    def _encode_fast(
+        self, encoder: FastEncoder, texts: dict[str, None], *, continues: bool
+    ) -> dict[str, None]:
+        """Encode those that the fast encoder can be trusted with; the others are returned."""
+        left: dict[str, None] = {}
+        for text in texts:
+            ids = encoder.encode(text)
+            if ids is None:
+                left[text] = None
+            else:
+                self._keep((text, continues, False), ids)
+        return left
 
     def ids(self, text: str, *, continues: bool, mark: str) -> Int32:
         """[T] ids of one piece of text."""
@@ -118,6 +137,15 @@ class Pieces:
             if isinstance(part, Cut)
             else self.ids(part.text, continues=part.continues, mark=mark)
             for part in parts
+        ]
+
+    def control_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the letters of control tokens lie in a text that the template wrote."""
+        cuts = [part for part in self.split(text) if isinstance(part, Cut)]
+        return [
+            (cut.end - len(text[cut.start : cut.end].lstrip()), cut.end)
+            for cut in cuts
+            if cut.id in self._control.ids
         ]
 
     def equal_the_whole(self, text: str) -> bool:
@@ -157,8 +185,11 @@ class Pieces:
 
 
 def _key(text: str, continues: bool, mark: str) -> tuple[str, bool, bool]:
-    if mark and mark in text:
-        return text.replace(mark, ""), continues, True
+    if mark:
+        # A template that writes a text as JSON in ASCII, or as Python would, writes the mark's escape.
+        bare = text.replace(mark, "").replace(ascii(mark)[1:-1], "")
+        if bare != text:
+            return bare, continues, True
     return text, continues, False
 
 

@@ -23,7 +23,7 @@ from hone.errors import DataError
 Say = Callable[[str, dict[str, Any]], None]
 
 # Part of the cache's key: raise it whenever the same rows would be rendered to other Examples.
-_ROAD_VERSION: Final = 1
+_ROAD_VERSION: Final = 2
 
 
 @dataclass(frozen=True)

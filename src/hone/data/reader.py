@@ -1,4 +1,7 @@
-"""Bytes to rows, strictly: JSONL, or a JSON list of objects. It knows where a row stands, not what it means."""
+"""Bytes to rows, strictly: JSONL, or a JSON list of rows. It knows where a row stands, not what it means.
+
+Other kinds of files are turned into JSONL first (`hone.data.importers`); here they are refused by their first bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from hone.data.example import Origin
-from hone.data.strict import JsonObject, parse_object
+from hone.data.strict import JsonObject, parse_row
 from hone.errors import DataError
 
 MAX_ROW_BYTES: Final = 64 * 2**20
@@ -32,6 +35,11 @@ _MAGIC: Final = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+_RENAME: Final = {
+    "Parquet": "give it a name that ends in .parquet: it is imported then",
+    "Arrow": "give it a name that ends in .arrow: it is imported then",
+}
+_WRAPPER: Final = re.compile(rb'\{[ \t\r\n]*"data"[ \t\r\n]*:[ \t\r\n]*\[')
 _KINDS: Final = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -43,7 +51,10 @@ _KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One JSON object, where it starts, and how many bytes it takes in the file."""
+    """One JSON object, where it starts, and how many bytes it takes in the file.
+
+    A list of two (a question and its answer) stands here as `{"pair": [question, answer]}`.
+    """
 
     value: JsonObject
     origin: Origin
@@ -53,17 +64,29 @@ class Row:
 class RowReader:
     """Rows of one file, one at a time; memory is bounded by the longest row.
 
-    After the last row `blank_lines`, `had_bom` and `sha256` tell what else was seen. Every fault
+    A file is JSONL, a JSON list of objects, or, where its name ends in .json, `{"data": [...]}` around
+    such a list. `name` is what messages call it, unless it is the path. An open `stream` of bytes is
+    read instead of the path, from where it stands, and is left open. After the last row `blank_lines`, `had_bom` and `sha256` tell what else was seen. Every fault
     raises DataError with file, line and remedy.
     """
 
-    def __init__(self, path: str | Path, *, chunk_bytes: int = 2**20) -> None:
-        self.file = str(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        stream: BinaryIO | None = None,
+        chunk_bytes: int = 2**20,
+    ) -> None:
+        self.file = str(path) if name is None else name
+        self._path = Path(path)
+        self._stream = stream
         self._chunk_bytes = chunk_bytes
         self.blank_lines = 0
         self.had_bom = False
         self._digest = hashlib.sha256()
-        _check_kind(Path(path), self.file)
+        if stream is None:
+            check_regular(self._path, self.file)
 
     @property
     def sha256(self) -> str:
@@ -72,7 +95,10 @@ class RowReader:
 
     def __iter__(self) -> Iterator[Row]:
         try:
-            with Path(self.file).open("rb") as stream:
+            if self._stream is not None:
+                yield from self._rows(self._stream)
+                return
+            with self._path.open("rb") as stream:
                 yield from self._rows(stream)
         except OSError as fault:
             raise DataError(
@@ -82,14 +108,16 @@ class RowReader:
             ) from fault
 
     def _rows(self, stream: BinaryIO) -> Iterator[Row]:
+        place = stream.tell()
         head = stream.read(16)
-        stream.seek(0)
-        _check_magic(head, self.file)
+        stream.seek(place)
+        check_text(head, self.file)
         if head.startswith(_BOM):
             self.had_bom = True
             self._digest.update(stream.read(len(_BOM)))
         found = False
-        rows = self._list_rows(stream) if self._is_list(stream) else self._line_rows(stream)
+        opening = self._list_opening(stream)
+        rows = self._line_rows(stream) if opening is None else self._list_rows(stream, opening)
         for row in rows:
             found = True
             yield row
@@ -105,13 +133,22 @@ class RowReader:
                 remedy="one JSON object per line is wanted",
             )
 
-    def _is_list(self, stream: BinaryIO) -> bool:
-        """Whether the first character that is not a space opens a list."""
+    def _list_opening(self, stream: BinaryIO) -> bytes | None:
+        """What stands before the first row of a list, its bracket included; None where there is no list.
+
+        A line may be a list too, of a question and an answer; such a line begins with text.
+        """
         place = stream.tell()
-        while (head := stream.read(self._chunk_bytes)) and not head.strip(_SPACE):
-            pass
+        head = b""
+        while len(head) < 2 and (more := stream.read(self._chunk_bytes)):
+            head = (head + more).lstrip(_SPACE)
+            if head.startswith(b"["):
+                head = b"[" + head[1:].lstrip(_SPACE)
         stream.seek(place)
-        return head.lstrip(_SPACE).startswith(b"[")
+        if head.startswith(b"["):
+            return None if head[1:2] == b'"' else b"["
+        wrapped = _WRAPPER.match(head) if self._path.suffix == ".json" else None
+        return wrapped and wrapped[0]
 
     def _line_rows(self, stream: BinaryIO) -> Iterator[Row]:
         number = 0
@@ -120,7 +157,7 @@ class RowReader:
             self._digest.update(line)
             origin = Origin(self.file, number)
             if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
-                raise _too_large(origin)
+                raise too_large(origin)
             if line.endswith(b"\n"):
                 line = line[:-1]
             if line.endswith(b"\r"):
@@ -130,40 +167,51 @@ class RowReader:
                 continue
             if number == 1 and self._one_object(line):
                 line = self._rest(stream, line)
-            yield Row(parse_object(line, origin), origin, len(line))
+            yield Row(parse_row(line, origin), origin, len(line))
 
     def _one_object(self, first: bytes) -> bool:
         """A .json file whose first line is only the beginning of an object is one object over many lines."""
-        return Path(self.file).suffix == ".json" and first.strip() == b"{"
+        return self._path.suffix == ".json" and first.strip() == b"{"
 
     def _rest(self, stream: BinaryIO, first: bytes) -> bytes:
         rest = stream.read(MAX_ROW_BYTES + 1)
         self._digest.update(rest)
         if len(rest) > MAX_ROW_BYTES:
-            raise _too_large(Origin(self.file, 1))
+            raise too_large(Origin(self.file, 1))
         return first + b"\n" + rest
 
-    def _list_rows(self, stream: BinaryIO) -> Iterator[Row]:
+    def _list_rows(self, stream: BinaryIO, opening: bytes) -> Iterator[Row]:
         scanner = _ListScanner(
-            stream, self.file, seen=self._digest.update, chunk_bytes=self._chunk_bytes
+            stream,
+            self.file,
+            opening=opening,
+            seen=self._digest.update,
+            chunk_bytes=self._chunk_bytes,
         )
         for line, data in scanner:
             origin = Origin(self.file, line)
-            yield Row(parse_object(data, origin), origin, len(data))
+            yield Row(parse_row(data, origin), origin, len(data))
 
 
 class _ListScanner:
-    """Finds the objects of a JSON list without holding more than one of them."""
+    """Finds the rows of a JSON list without holding more than one of them."""
 
     # A string, a bracket or a comma; a lone quote is a string whose end has not been read yet.
     _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],"]', re.DOTALL)
 
     def __init__(
-        self, stream: BinaryIO, file: str, *, seen: Callable[[bytes], None], chunk_bytes: int
+        self,
+        stream: BinaryIO,
+        file: str,
+        *,
+        opening: bytes,
+        seen: Callable[[bytes], None],
+        chunk_bytes: int,
     ) -> None:
         self._stream = stream
         self._chunk_bytes = chunk_bytes
         self._file = file
+        self._opening = opening
         self._seen = seen
         self._buffer = b""
         self._at = 0
@@ -171,7 +219,9 @@ class _ListScanner:
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         self._next_byte()
-        self._advance(1)  # the opening bracket
+        while len(self._buffer) - self._at < len(self._opening):
+            self._more(self._chunk_bytes)
+        self._advance(len(self._opening))
         first = True
         while (byte := self._next_byte()) != b"]":
             if not first:
@@ -179,7 +229,7 @@ class _ListScanner:
                     raise self._fault("a comma or ']' is wanted between rows", byte)
                 self._advance(1)
                 byte = self._next_byte()
-            if byte != b"{":
+            if byte not in (b"{", b"["):
                 raise self._fault("every element of the list must be an object", byte)
             first = False
             line, stop = self._line, self._object_end()
@@ -187,6 +237,10 @@ class _ListScanner:
             self._advance(stop - self._at)
             yield line, data
         self._advance(1)
+        if self._opening != b"[":
+            if (byte := self._next_byte()) != b"}":
+                raise self._fault("nothing may stand beside the list 'data'", byte)
+            self._advance(1)
         if tail := self._next_byte():
             raise self._fault("nothing may follow the list", tail)
 
@@ -205,7 +259,7 @@ class _ListScanner:
                 elif token == b'"':
                     break
             if len(self._buffer) - self._at > MAX_ROW_BYTES:
-                raise _too_large(Origin(self._file, self._line))
+                raise too_large(Origin(self._file, self._line))
             if not self._more(wanted):
                 raise self._fault("the file ends in the middle of this row", b"")
             wanted *= 2  # each pass scans the row anew, so the passes must be few
@@ -241,35 +295,45 @@ class _ListScanner:
         )
 
 
-def _check_kind(path: Path, file: str) -> None:
+def check_regular(path: Path, name: str) -> None:
+    """Refuse, with DataError, what is no regular file: absent, a directory, a pipe, a socket, a device.
+
+    Nothing is opened, so nothing waits for a writer. `name` is what the message calls it.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise DataError(
-            "no such file", where=file, remedy="check data.path; it names a JSONL or JSON file"
+            "no such file",
+            where=name,
+            remedy="check data.path: a file of rows, a folder of them, or a dataset's hub id (org/name)",
         ) from None
     except (OSError, ValueError) as fault:
-        raise DataError(f"cannot look at the file: {fault}", where=file) from fault
-    for is_kind, name in _KINDS:
+        raise DataError(
+            f"cannot look at the file: {fault}", where=name, remedy="check the path"
+        ) from fault
+    for is_kind, kind in _KINDS:
         if is_kind(mode):
             raise DataError(
-                f"this is {name}, not a file of rows",
-                where=file,
-                remedy="name one JSONL or JSON file",
+                f"this is {kind}, not a file of rows",
+                where=name,
+                remedy="name one file: JSONL, JSON, CSV, TSV, Parquet or Arrow",
             )
 
 
-def _check_magic(head: bytes, file: str) -> None:
-    for magic, name in _MAGIC.items():
+def check_text(head: bytes, name: str) -> None:
+    """Refuse, with DataError, a file whose first bytes say that it is no text. At least 16 are wanted."""
+    for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             raise DataError(
-                f"the content is {name}, whatever the name says",
-                where=file,
-                remedy="convert or unpack it to JSONL in UTF-8 first",
+                f"the content is {kind}, whatever the name says",
+                where=name,
+                remedy=_RENAME.get(kind, "convert or unpack it to JSONL in UTF-8 first"),
             )
 
 
-def _too_large(origin: Origin) -> DataError:
+def too_large(origin: Origin) -> DataError:
+    """The error for a row above `MAX_ROW_BYTES`."""
     return DataError(
         f"the row is larger than {MAX_ROW_BYTES // 2**20} MiB",
         where=str(origin),

@@ -9,10 +9,14 @@ from typing import Any, Final, Literal
 from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
 from hone.data.conversation import Conversation
+from hone.data.encoder import FastEncoder
+from hone.data.ending import find_ending
 from hone.data.example import Example
-from hone.data.pieces import Cut, Pieces
+from hone.data.mould import Mould, Moulds, Structure
+from hone.data.pieces import Pieces
 from hone.data.template import ChatTemplate, TemplateError
 from hone.data.tokenizer import TextTokenizer
+from hone.data.trace import Source
 from hone.data.turns import Turn, TurnFinder
 
 _CHECKED_ROWS: Final = 3
@@ -30,9 +34,14 @@ class Rendered:
 
 @dataclass(slots=True)
 class _Draft:
-    """A Conversation in text, before its pieces are encoded."""
+    """A Conversation in text, before its pieces are encoded: in a mould, or written with care."""
 
     conversation: Conversation
+    trained: list[tuple[int, float]]
+    roles: list[str]
+    structure: Structure | None = None
+    texts: dict[Source, str] = field(default_factory=dict[Source, str])
+    mould: Mould | None = None
     turns: list[Turn] = field(default_factory=list[Turn])
     whole: str = ""
     mark: str = ""
@@ -54,14 +63,23 @@ class Renderer:
         tokenizer: TextTokenizer,
         template: ChatTemplate,
         train_on: Literal["all", "last"] = "all",
+        encoder: FastEncoder | None = None,
+        *,
+        careful: bool = False,
     ) -> None:
+        """`encoder` is used where it is given. `careful`: every row by itself, without moulds: for comparison."""
         self.tokenizer = tokenizer
         self.template = template
         self.train_on = train_on
         self.control = find_control_tokens(tokenizer, template)
         """What only the template may write."""
-        self._pieces = Pieces(tokenizer, self.control)
+        self._pieces = Pieces(tokenizer, self.control, encoder)
+        self._careful = careful
         self._checks_left = _CHECKED_ROWS
+        self._ending = find_ending(
+            template, self._pieces.control_spans, bos=tokenizer.bos_token, eos=tokenizer.eos_token
+        )
+        self._moulds = Moulds(template, self._pieces, tokenizer, self._ending)
 
     def render(self, conversation: Conversation) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
@@ -81,21 +99,41 @@ class Renderer:
 
         `messages` as `Message.as_template` gives them.
         """
-        told = [self._told(dict(message)) for message in messages]
+        told = [{**message, "role": self._role(message["role"])} for message in messages]
         safe, safe_tools, mark = self._guarded(told, tools)
         text = self.template.render(safe, safe_tools, True)
         return [int(i) for ids in self._pieces.ids_of(self._pieces.split(text), mark) for i in ids]
 
     def _draft(self, conversation: Conversation) -> _Draft:
-        draft = _Draft(conversation, remarks=list(conversation.remarks))
         trained = self._trained(conversation)
+        roles = [self._role(message.role) for message in conversation.messages]
+        draft = _Draft(conversation, trained, roles, remarks=list(conversation.remarks))
         if not trained:
             return draft
-        told = [self._told(message.as_template()) for message in conversation.messages]
+        known = None if self._careful else self._moulds.structure(conversation, roles, trained)
+        if known is not None:
+            draft.structure, draft.texts = known
+            draft.mould = self._moulds.find(*known)
+        if draft.mould is None:
+            self._write(draft)
+        return draft
+
+    def _write(self, draft: _Draft) -> None:
+        """Lead the row through the template itself, and find its turns."""
+        conversation, trained = draft.conversation, draft.trained
+        told = [
+            {**message.as_template(), "role": role}
+            for message, role in zip(conversation.messages, draft.roles, strict=True)
+        ]
         try:
             messages, tools, draft.mark = self._guarded(told, conversation.tools)
             finder = TurnFinder(
-                self.template, messages, tools, mark=draft.mark, control_ends=self._control_ends
+                self.template,
+                messages,
+                tools,
+                mark=draft.mark,
+                spans=self._pieces.control_spans,
+                ending=self._ending,
             )
             with self.template.remembering():
                 draft.turns = [finder.turn(place, weight) for place, weight in trained]
@@ -104,9 +142,8 @@ class Renderer:
                     draft.whole = finder.whole()
         except TemplateError as fault:
             draft.fault = fault
-            return draft
+            return
         draft.remarks += self._noticed(draft, [place for place, _ in trained])
-        return draft
 
     def _trained(self, conversation: Conversation) -> list[tuple[int, float]]:
         """Place and weight of each trained turn."""
@@ -117,10 +154,11 @@ class Renderer:
         found = [(i, 1.0 if w is None else w) for i, w in zip(places, weights, strict=True)]
         return [(i, w) for i, w in found if w > 0]
 
-    def _told(self, message: dict[str, Any]) -> dict[str, Any]:
-        if message.get("role") == "developer" and not self.template.mentions("developer"):
-            message["role"] = "system"
-        return message
+    def _role(self, role: str) -> str:
+        """The role under the name that the template knows."""
+        if role == "developer" and not self.template.mentions("developer"):
+            return "system"
+        return role
 
     def _guarded(self, messages: Objects, tools: Objects) -> tuple[Objects, Objects, str]:
         """Messages and tools whose text cannot become a control token, and the mark that this took, or ''."""
@@ -133,13 +171,6 @@ class Renderer:
             for message, body in zip(messages, bodies, strict=True)
         ]
         return safe, guarded(list(tools), self.control, mark), mark
-
-    def _control_ends(self, text: str) -> list[int]:
-        return [
-            part.end
-            for part in self._pieces.split(text)
-            if isinstance(part, Cut) and part.id in self.control.ids
-        ]
 
     def _noticed(self, draft: _Draft, places: Sequence[int]) -> Iterable[str]:
         """Remarks on what the template made of a row, or left out of it."""
@@ -159,13 +190,37 @@ class Renderer:
             yield from turn.remarks
 
     def _wanted(self, draft: _Draft) -> Iterable[tuple[str, bool, str]]:
+        if draft.mould is not None:
+            return draft.mould.wanted(draft.texts)
+        return self._wanted_with_care(draft)
+
+    def _finish(self, draft: _Draft) -> Rendered:
+        if draft.mould is not None:
+            cast = draft.mould.cast(draft.texts, draft.conversation.origin, self._pieces)
+            if cast is not None:
+                return Rendered(cast, draft.mould.remarks)
+            self._write(draft)
+            self._pieces.fetch(self._wanted_with_care(draft))
+        rendered = self._assembled(draft)
+        if draft.structure is not None and draft.mould is None and rendered.examples:
+            self._moulds.make(
+                draft.structure,
+                draft.texts,
+                draft.roles,
+                draft.trained,
+                rendered=rendered.examples,
+                remarks=[one for one in rendered.remarks if one != "pieces-differ"],
+            )
+        return rendered
+
+    def _wanted_with_care(self, draft: _Draft) -> Iterable[tuple[str, bool, str]]:
         """The pieces that finishing a draft will most likely ask for."""
         if draft.fault is None and draft.turns:
             assembler = self._assembler(draft)
             draft.last = assembler.group(draft.turns[-1], draft.whole)
             yield from assembler.wanted(draft.last, draft.turns[:-1])
 
-    def _finish(self, draft: _Draft) -> Rendered:
+    def _assembled(self, draft: _Draft) -> Rendered:
         if draft.last is None:
             return Rendered([], tuple(dict.fromkeys(draft.remarks)), draft.fault)
         assembler = self._assembler(draft)

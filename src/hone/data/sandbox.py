@@ -94,7 +94,7 @@ class _Budget:
 class CompiledTemplate:
     """A template ready to render."""
 
-    def __init__(self, environment: _ChatEnvironment, source: str) -> None:
+    def __init__(self, environment: SandboxEnvironment, source: str) -> None:
         self._environment = environment
         self._template = environment.from_string(source)
         self.literals = _literals(environment, source)
@@ -134,7 +134,7 @@ class CompiledTemplate:
             raise TemplateError(f"the chat template refused it: {fault}") from fault
 
 
-class _ChatEnvironment(ImmutableSandboxedEnvironment):
+class SandboxEnvironment(ImmutableSandboxedEnvironment):
     """The environment of `transformers`, with a budget."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -161,6 +161,10 @@ class _ChatEnvironment(ImmutableSandboxedEnvironment):
         names["strftime_now"] = _strftime_now
         names["dict"] = _PlainDict()
         names["namespace"] = _PlainNamespace
+
+    def allow(self, input_bytes: int) -> None:
+        """Bound the work of the next rendering by the size of what it gets."""
+        self.budget = _Budget(input_bytes)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """As inherited, by a shorter way for what templates ask most: keys of a row's objects, methods of
@@ -381,12 +385,12 @@ class _PlainNamespace(Namespace):
 def compile_template(source: str) -> CompiledTemplate:
     """Compile `source`. Raises ModelError naming the line that is not Jinja."""
     try:
-        return CompiledTemplate(_ChatEnvironment(), source)
+        return CompiledTemplate(SandboxEnvironment(), source)
     except jinja2.TemplateSyntaxError as fault:
         raise ModelError(
             f"the chat template does not compile: {fault.message}",
             where=f"chat template line {fault.lineno}",
-            remedy="repair it, or set data.template to 'chatml' or to a Jinja file",
+            remedy="repair it, or set data.template to a named template or to a Jinja file",
         ) from fault
     except (jinja2.TemplateError, RecursionError) as fault:
         raise ModelError(f"the chat template does not compile: {fault}") from fault

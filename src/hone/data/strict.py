@@ -1,4 +1,4 @@
-"""Strict JSON: one object from bytes, or an error that says where. It knows no rows and no files."""
+"""Strict JSON: one value from bytes, or an error that says where. It knows no shapes and no files."""
 
 from __future__ import annotations
 
@@ -27,32 +27,58 @@ class _RefusedError(ValueError):
 def parse_object(data: bytes, origin: Origin) -> JsonObject:
     """The object that `data` holds; strings, numbers and their order exactly as written.
 
-    Refused with DataError: bytes that are not UTF-8, anything that is not RFC 8259 (NaN, a trailing
-    comma), duplicate keys, nesting deeper than `MAX_DEPTH`, numbers beyond a double, a value that is
-    not an object.
+    Refused with DataError: what `parse_value` refuses, and a value that is not an object.
     """
+    value = parse_value(data, origin)
+    if not isinstance(value, dict):
+        raise DataError(
+            f"a JSON object is wanted; found {_kind(value)}",
+            where=str(origin),
+            remedy="write it between braces",
+        )
+    return cast("JsonObject", value)
+
+
+def parse_row(data: bytes, origin: Origin) -> JsonObject:
+    """The row that `data` holds: an object, or a list of two, which becomes `{"pair": [one, two]}`.
+
+    Refused with DataError: what `parse_value` refuses, and every other value.
+    """
+    value = parse_value(data, origin)
+    if isinstance(value, dict):
+        return cast("JsonObject", value)
+    if isinstance(value, list) and len(cast("list[Any]", value)) == 2:
+        return {"pair": value}
+    raise DataError(
+        f"a row is a JSON object, or a list of a question and an answer; found {_kind(cast('object', value))}",
+        where=str(origin),
+        remedy='write {"messages": […]} or another known shape',
+    )
+
+
+def parse_value(data: bytes, where: object) -> Any:
+    """The JSON value that `data` holds; `where` is what an error names, such as an Origin.
+
+    Refused with DataError: bytes that are not UTF-8, anything that is not RFC 8259 (NaN, a trailing
+    comma), duplicate keys, nesting deeper than `MAX_DEPTH`, numbers beyond a double.
+    """
+    value: Any
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as fault:
-        _explain(data, fault, origin)
-    if not isinstance(value, dict):
-        raise DataError(
-            f"a row is a JSON object; found {_kind(value)}",
-            where=str(origin),
-            remedy='write {"messages": […]} or another known shape',
-        )
-    keys, depth = _measure(cast("JsonObject", value))
+        _explain(data, fault, where)
+    keys, depth = _measure(value)
     if depth > MAX_DEPTH:
         raise DataError(
             f"nested {depth} levels deep; at most {MAX_DEPTH}",
-            where=str(origin),
+            where=str(where),
             remedy="flatten it",
         )
     # The fast parser keeps the last of two equal keys and rounds long integers. A count of what looks
     # like a key is never too low unless a key ends in a backslash, so equal counts prove that no key
     # was lost; everything doubtful goes to the slow, exact parser.
     doubtful = len(_KEY.findall(data)) != keys or b'\\\\"' in data or _LONG_NUMBER.search(data)
-    return _parse_exactly(data, origin) if doubtful else cast("JsonObject", value)
+    return _parse_exactly(data, where) if doubtful else value
 
 
 def _measure(value: object) -> tuple[int, int]:
@@ -66,13 +92,15 @@ def _measure(value: object) -> tuple[int, int]:
             found = cast("dict[str, Any]", inner)
             keys += len(found)
             inside = found.values()
+        elif isinstance(inner, list):
+            inside = cast("list[Any]", inner)
         else:
-            inside = inner
+            break  # the whole value is neither
         open_values += [(one, depth + 1) for one in inside if isinstance(one, dict | list)]
     return keys, deepest
 
 
-def _parse_exactly(data: bytes, origin: Origin) -> JsonObject:
+def _parse_exactly(data: bytes, where: object) -> Any:
     try:
         return json.loads(
             data,
@@ -82,10 +110,10 @@ def _parse_exactly(data: bytes, origin: Origin) -> JsonObject:
         )
     except _RefusedError as fault:
         raise DataError(
-            str(fault), where=str(origin), remedy="remove one of the two, or repair the number"
+            str(fault), where=str(where), remedy="remove one of the two, or repair the number"
         ) from fault
     except ValueError as fault:  # an integer longer than the interpreter reads
-        raise DataError(f"a number cannot be read: {fault}", where=str(origin)) from fault
+        raise DataError(f"a number cannot be read: {fault}", where=str(where)) from fault
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> JsonObject:
@@ -110,17 +138,16 @@ def _refuse_constant(text: str) -> NoReturn:
     raise _RefusedError(f"{text} is not JSON")
 
 
-def _explain(data: bytes, fault: orjson.JSONDecodeError, origin: Origin) -> NoReturn:
+def _explain(data: bytes, fault: orjson.JSONDecodeError, where: object) -> NoReturn:
     """Raise what is wrong with `data`, in the order in which a user can do something about it."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as bad:
         raise DataError(
             f"byte {bad.start} of the row (0x{data[bad.start]:02x}) is not UTF-8: {bad.reason}",
-            where=str(origin),
+            where=str(where),
             remedy="save the file as UTF-8",
         ) from None
-    where = str(origin)
     column = fault.pos + 1
     constant = re.match(r"-?(NaN|Infinity)", text[fault.pos :]) or re.match(
         r"-?(NaN|Infinity)", text[max(0, fault.pos - 1) :]
@@ -128,19 +155,19 @@ def _explain(data: bytes, fault: orjson.JSONDecodeError, origin: Origin) -> NoRe
     if constant:
         raise DataError(
             f"{constant[0]} is not a JSON number (column {column})",
-            where=where,
+            where=str(where),
             remedy="use null or leave the key out",
         )
     if fault.pos >= len(text.rstrip()) or "end of data" in fault.msg:
         raise DataError(
             f"the JSON ends too early, after {len(text)} characters: the row is cut off",
-            where=where,
+            where=str(where),
             remedy="one whole JSON object per line is wanted; write the row again",
         )
     near = text[max(0, fault.pos - 20) : fault.pos + 20]
     raise DataError(
         f"not JSON at column {column}: {fault.msg.split(':')[0]}; near {near!r}",
-        where=where,
+        where=str(where),
         remedy="one whole JSON object per line is wanted",
     )
 

@@ -7,41 +7,16 @@ import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from hone.data.named_templates import NAMED, named_source
 from hone.data.sandbox import TemplateError, compile_template
 from hone.data.tokenizer import TextTokenizer
-from hone.errors import ConfigError, ModelError
+from hone.errors import ConfigError, ModelError, nearest
 
 __all__ = ["ChatTemplate", "TemplateError", "load_template"]
 
 _SOURCE_CHARACTERS: Final = 2**20
-
-_CHATML: Final = """\
-{%- for message in messages -%}
-    {{- '<|im_start|>' + message.role + '\\n' -}}
-    {%- if loop.first and message.role == 'system' and tools -%}
-        {{- message.content + TOOLS -}}
-    {%- elif message.role == 'assistant' -%}
-        {%- if message.reasoning_content -%}
-            {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' -}}
-        {%- endif -%}
-        {{- message.content -}}
-        {%- for call in message.tool_calls or [] -%}
-            {{- ('\\n' if message.content or not loop.first else '') + '<tool_call>\\n{"name": ' -}}
-            {{- call.function.name | tojson }}, "arguments": {{ call.function.arguments | tojson -}}
-            {{- '}\\n</tool_call>' -}}
-        {%- endfor -%}
-    {%- else -%}
-        {{- message.content -}}
-    {%- endif -%}
-    {{- END -}}
-    {{- '\\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{- '<|im_start|>assistant\\n' -}}
-{%- endif -%}
-"""
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
@@ -50,7 +25,7 @@ Tools = Sequence[Mapping[str, Any]]
 class ChatTemplate:
     """A compiled chat template with the names that its model's tokenizer gives it.
 
-    `origin` says whose it is: the `model`'s own, the built-in `chatml`, or a `file`.
+    `origin` says whose it is: the `model`'s own, a `file`, or the name of one of ours.
     """
 
     def __init__(
@@ -59,7 +34,7 @@ class ChatTemplate:
         *,
         names: Mapping[str, str] | None = None,
         variables: Mapping[str, Any] | None = None,
-        origin: Literal["model", "chatml", "file"] = "file",
+        origin: str = "file",
         tool_source: str | None = None,
     ) -> None:
         for text in (source, tool_source or ""):
@@ -69,6 +44,8 @@ class ChatTemplate:
                 )
         self.source = source
         self.origin = origin
+        self.given = dict(variables or {})
+        """The user's own variables, beside the names of tokens."""
         self._tool_source = tool_source
         self._variables = {**(names or {}), **(variables or {})}
         self._compiled = compile_template(source)
@@ -87,8 +64,9 @@ class ChatTemplate:
 
     @property
     def literals(self) -> frozenset[str]:
-        """The texts that the template writes of itself."""
-        return self._compiled.literals | self._compiled_for_tools.literals
+        """The texts that the template writes of itself, those of its variables among them."""
+        told = {value for value in self._variables.values() if isinstance(value, str)}
+        return self._compiled.literals | self._compiled_for_tools.literals | told
 
     def mentions(self, name: str) -> bool:
         """Whether the source holds this word anywhere."""
@@ -105,15 +83,19 @@ class ChatTemplate:
     ) -> str:
         """The text of `messages`. Raises TemplateError when the template refuses them or exceeds its bounds."""
         compiled = self._compiled_for_tools if tools else self._compiled
-        return compiled.render(
-            {
-                **self._variables,
-                "messages": messages,
-                "tools": tools or None,
-                "documents": None,
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
+        return compiled.render(self.variables(messages, tools, add_generation_prompt))
+
+    def variables(
+        self, messages: Messages, tools: Tools | None, add_generation_prompt: bool
+    ) -> dict[str, Any]:
+        """All that a rendering sees."""
+        return {
+            **self._variables,
+            "messages": messages,
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
 
 
 def load_template(
@@ -122,7 +104,7 @@ def load_template(
     choice: str | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> ChatTemplate:
-    """The template that `choice` names: None the model's own (ChatML where it has none), `chatml`, or a Jinja file.
+    """The template that `choice` names: None the model's own (ChatML where it has none), one of ours, or a Jinja file.
 
     Raises ConfigError for a file that cannot be read, ModelError for a template that does not compile.
     """
@@ -135,14 +117,16 @@ def load_template(
             origin="model",
             tool_source=tokenizer.tool_template,
         )
-    if choice is None or choice == "chatml":
-        return ChatTemplate(chatml(tokenizer), names=names, variables=variables, origin="chatml")
-    path = Path(choice)
+    name = choice or "chatml"
+    if name in NAMED:
+        source = named_source(name, tokenizer)
+        return ChatTemplate(source, names=names, variables=variables, origin=name)
+    path = Path(name)
     try:
         if not path.is_file():
             raise ConfigError(
-                f"data.template: no such file and no built-in template {choice!r}",
-                remedy="give the path of a Jinja file, or 'chatml'",
+                f"data.template: no such file and no named template {choice!r}",
+                remedy=f"give the path of a Jinja file, or a name: {nearest(name, NAMED)}",
             )
         source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
@@ -152,32 +136,6 @@ def load_template(
         source = "{{- bos_token }}" + source
         template = ChatTemplate(source, names=names, variables=variables, origin="file")
     return template
-
-
-def chatml(tokenizer: TextTokenizer) -> str:
-    """ChatML's Jinja source for this tokenizer.
-
-    Where the model wants a beginning-of-text token it is written once. Where `<|im_end|>` is not one
-    token, an assistant turn ends with it and the end-of-text token, so that generation stops.
-    """
-    alone = tokenizer.id_of("<|im_end|>") in {token.id for token in tokenizer.added}
-    end = "'<|im_end|>'"
-    if not alone and tokenizer.eos_token is not None:
-        end = "'<|im_end|>' + (eos_token if message.role == 'assistant' else '')"
-    tools = (
-        "'\\n\\n# Tools\\n\\nFunctions that may be called, one JSON object a line:\\n' + "
-        "(tools | map('tojson') | join('\\n')) + "
-        "'\\n\\nA call is written as a JSON object with name and arguments "
-        "between <tool_call> and </tool_call>.'"
-    )
-    source = _CHATML.replace("END", end).replace("TOOLS", tools)
-    alone_tools = (
-        "{%- if tools and messages and messages[0].role != 'system' -%}{{- '<|im_start|>system\\n' + ("
-        + tools
-        + ")[2:] + '<|im_end|>\\n' -}}{%- endif -%}\n"
-    )
-    bos = "{{- bos_token -}}\n" if tokenizer.adds_bos else ""
-    return bos + alone_tools + source
 
 
 def _writes_first(template: ChatTemplate, token: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from tokenizers import AddedToken, Tokenizer
 
+from hone.data.encoder import FastEncoder, build_encoder
 from hone.errors import ModelError
 
 _SPECIAL_NAMES: Final = (
@@ -171,6 +172,16 @@ class TextTokenizer:
         ]
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
+    def fast_encoder(self, proofs: Path | None) -> FastEncoder | None:
+        """A faster encoder of what lies between added tokens, where it is proved to give the same ids."""
+        if self.folder is None or any(t.single_word or not t.content.isascii() for t in self.added):
+            return None
+        source = json.loads((self.folder / "tokenizer.json").read_bytes())
+        encoder = build_encoder(self._backend, source, fingerprint=self.fingerprint, proofs=proofs)
+        if encoder is None or any(encoder.makes(token.id) for token in self.added):
+            return None
+        return encoder
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; added tokens in it are recognised, none are put around it."""
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -238,6 +249,11 @@ class TextTokenizer:
         """Whether a space is put before the text after every control token, not only at the very start."""
         parts = self._prefix_parts
         return "always" in parts
+
+    @property
+    def prefixes_text(self) -> bool:
+        """Whether a space is put before the first word of a text, as SentencePiece does."""
+        return bool(self._prefix_parts)
 
     @cached_property
     def _prefix_parts(self) -> frozenset[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hone.data.control import strings_in, unused_characters
-from hone.data.template import ChatTemplate, TemplateError
+from hone.data.ending import Ending, Spans, common_length
+from hone.data.template import TemplateError
 
 Message = Mapping[str, Any]
 
@@ -28,26 +29,42 @@ class Turn:
     remarks: tuple[str, ...] = ()
 
 
+class Writer(Protocol):
+    """What writes messages; `hone.data.template.ChatTemplate` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The text. Raises TemplateError."""
+        ...
+
+
 class TurnFinder:
     """Finds the turns of one conversation by rendering it up to each turn, never by searching for markers.
 
-    `last_control_end(text)` is the end of the last control token in a text that the template wrote, or None.
+    `spans(text)`: where the control tokens of a text that the template wrote lie. `ending`: how the
+    template ends a plain turn, as far as that is known.
     """
 
     def __init__(
         self,
-        template: ChatTemplate,
+        template: Writer,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         *,
         mark: str,
-        control_ends: Callable[[str], list[int]],
+        spans: Spans,
+        ending: Ending | None,
     ) -> None:
         self._template = template
         self._messages = list(messages)
         self._tools = tools
         self._mark = mark
-        self._control_ends = control_ends
+        self._spans = spans
+        self._ending = ending
 
     def whole(self) -> str:
         """The text of the whole conversation. Raises TemplateError."""
@@ -62,30 +79,47 @@ class TurnFinder:
         remarks: list[str] = []
         try:
             prompt = self._render(self._messages[:place], reply=True)
-            start = _common(prompt, text)
+            start = common_length(prompt, text)
             if start < len(prompt):
                 remarks.append("prompt-not-a-prefix")
                 start = min(start, self._start_by_difference(place, text))
         except TemplateError:
             remarks.append("prompt-not-rendered")
             start = self._start_by_difference(place, text)
-        stop, closes = self._end(text, start)
+        text, stop, closes = self._end(text, start)
         return Turn(weight, text, start, stop, closes, tuple(remarks))
 
     def _render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
         return self._template.render(messages, self._tools, reply)
 
-    def _end(self, text: str, start: int) -> tuple[int, bool]:
-        """Where the trained text ends: after its last control token, if only space follows that."""
-        ends = self._control_ends(text[start:])
-        if ends and not text[start + ends[-1] :].strip():
-            return start + ends[-1], True
-        return len(text), False
+    def _end(self, text: str, start: int) -> tuple[str, int, bool]:
+        """The text, where its trained part ends, and whether that is with a token."""
+        known = self._ending
+        if known is None:
+            return self._end_by_token(text, start, len(text))
+        said = len(text) - len(known.last)
+        if said >= start and text.endswith(known.last):
+            if known.closes:
+                return text, said + known.end, True
+            text = text[:said] + (known.inside or known.last[: known.end])
+            return text, len(text), bool(known.inside)
+        if not known.closes:
+            return text, len(text), False
+        # A turn that calls tools may end with a token of its own.
+        rest = known.last[known.end :]
+        return self._end_by_token(text, start, len(text) - len(rest) * text.endswith(rest))
+
+    def _end_by_token(self, text: str, start: int, stop: int) -> tuple[str, int, bool]:
+        """The end is the last control token of the turn, if only space follows it."""
+        ends = [start + b for _, b in self._spans(text[start:stop])]
+        if ends and not text[ends[-1] : stop].strip():
+            return text, ends[-1], True
+        return text, stop, False
 
     def _start_by_difference(self, place: int, text: str) -> int:
         """Where the text begins to depend on what the turn at `place` says."""
         other = self._render([*self._messages[:place], self._stand_in(place)])
-        return _common(other, text)
+        return common_length(other, text)
 
     def _inside_whole(self, place: int, weight: float) -> Turn:
         """The turn found in the whole conversation, for templates that refuse a part of it."""
@@ -93,28 +127,18 @@ class TurnFinder:
         messages = [*self._messages]
         messages[place] = self._stand_in(place)
         other = self._render(messages)
-        start = _common(other, text)
-        stop = len(text) - _common(other[start:][::-1], text[start:][::-1])
-        for end in self._control_ends(text[start:]):
+        start = common_length(other, text)
+        stop = len(text) - common_length(other[start:][::-1], text[start:][::-1])
+        remarks = ("part-not-rendered",)
+        inside = self._ending.inside if self._ending else ""
+        if inside and text.startswith(inside, stop):
+            return Turn(weight, text, start, stop + len(inside), True, remarks)
+        for _, end in self._spans(text[start:]):
             if start + end >= stop:
-                return Turn(weight, text, start, start + end, True, ("part-not-rendered",))
-        return Turn(weight, text, start, stop, False, ("part-not-rendered",))
+                return Turn(weight, text, start, start + end, True, remarks)
+        return Turn(weight, text, start, stop, False, remarks)
 
     def _stand_in(self, place: int) -> Message:
         """A message in its place that says what no message of the row says."""
         (letter,) = unused_characters([self._mark, *strings_in(self._messages)], 1)
         return {"role": self._messages[place]["role"], "content": letter}
-
-
-def _common(a: str, b: str) -> int:
-    """Length of the common beginning."""
-    if b.startswith(a):
-        return len(a)
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -12,6 +12,7 @@ import numpy as np
 from hone.config.sections import Config
 from hone.data.example import Example
 from hone.data.ledger import Ledger
+from hone.data.misfit import template_notices
 from hone.data.render import Renderer, trained_texts
 from hone.data.road import Road, RoadRow, sentences
 from hone.data.template import load_template
@@ -59,11 +60,13 @@ class Preview:
     """Whose chat template it is."""
     max_length: int
     control_ids: frozenset[int]
+    template_notices: tuple[tuple[str, str], ...] = ()
+    """What does not fit between template and model: codes and sentences."""
 
     @property
     def notices(self) -> list[str]:
-        """What was noticed in these rows, in sentences."""
-        return [text for _, text in sentences(self.ledger)]
+        """What was noticed of the template and in these rows, in sentences."""
+        return [text for _, text in (*self.template_notices, *sentences(self.ledger))]
 
     def limit(self) -> str:
         """The length limit in words."""
@@ -149,13 +152,17 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
 
     road = Road(config.data, renderer=renderer, max_length=max_length, file=config.data.path)
     found = list(road.rows(skip=skip, most=rows))
-    names = {
-        "model": "the model's own",
-        "chatml": "ChatML",
-        "file": config.data.template or "a file",
-    }
-    template = names[made[0].template.origin]
-    return Preview(found, road.ledger, made[0].tokenizer, template, max_length, made[0].control.ids)
+    tokenizer, used = made[0].tokenizer, made[0].template
+    names = {"model": "the model's own", "file": config.data.template or "a file"}
+    return Preview(
+        found,
+        road.ledger,
+        tokenizer,
+        names.get(used.origin, used.origin),
+        max_length,
+        made[0].control.ids,
+        tuple(template_notices(tokenizer, used)),
+    )
 
 
 def _longest(folder: Any) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hone.config.sections import Config
+from hone.data.misfit import template_notices
 from hone.data.prepare import Prepared, prepare
 from hone.data.template import ChatTemplate, load_template
 from hone.data.tokenizer import TextTokenizer
@@ -42,6 +43,8 @@ def read_source(config: Config, say: Say) -> Source:
     template = load_template(
         tokenizer, choice=config.data.template, variables=config.data.template_kwargs
     )
+    for code, message in template_notices(tokenizer, template):
+        say("notice", code=code, message=message)
     limit = facts.longest_row(model_config)
     asked = config.data.max_length
     if asked is not None and limit is not None and asked > limit:
