@@ -77,12 +77,12 @@ def test_done(here: Path, capsys, words, written) -> None:
 def test_first_lines_on_the_screen_and_all_in_the_file(here: Path, capsys) -> None:
     assert run(["convert", "mixed.jsonl", "o.jsonl", "--to", "alpaca", "--ledger", "l.json"]) == 0
     shown = capsys.readouterr().out
-    assert "dropped 3: not a JSON object (lines 2, 4, 6)" in shown
+    assert "dropped 3: not a row of JSON (lines 2, 4, 6)" in shown
     assert "the JSON ends too early" in shown
     write(here / "many.jsonl", [*BAD[:1] * 8, *ROWS])
     assert run(["split", "many.jsonl", "--out", "p", "--json"]) == 0
     reasons = json.loads(capsys.readouterr().out)["files"][0]["dropped"]
-    assert reasons["not a JSON object"]["lines"] == list(range(1, 9))
+    assert reasons["not a row of JSON"]["lines"] == list(range(1, 9))
     assert run(["split", "many.jsonl", "--out", "p", "--force"]) == 0
     assert "(lines 1, 2, 3, 4, 5, ...)" in capsys.readouterr().out
     assert json.loads((here / "l.json").read_text())["command"] == "convert"

@@ -41,8 +41,8 @@ def test_names_of_question_and_answer(ask, answer) -> None:
 
 
 def test_pairs() -> None:
-    for pair in (["q", "a"], ["q", {"answer": "a"}], ["q", {"output": "a", "score": 1}]):
-        assert said(pair) == QA
+    for answer in ("a", {"answer": "a"}, {"output": "a", "score": 1}):
+        assert said({"pair": ["q", answer]}) == QA
 
 
 def test_an_instruction_keeps_its_input() -> None:
@@ -71,9 +71,8 @@ def test_conversations_stay_whole() -> None:
         ({"answer": "a"}, "no column holds the question"),
         ({}, "no column"),
         ({"question": 3, "answer": "a"}, "text is wanted"),
-        (["q"], "pair"),
-        (["q", {"score": 1}], "text is wanted"),
-        ({"conversations": [{"from": "observation", "value": "x"}]}, "unknown role"),
+        ({"pair": ["q", {"score": 1}]}, "text is wanted"),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "unknown role"),
         ({"conversations": []}, "empty"),
         ({"instruction": "q", "output": "a", "history": ["q"]}, "list of pairs"),
     ],

@@ -118,6 +118,7 @@ def test_every_shape_with_a_place(shape, row, wanted) -> None:
     ("row", "said"),
     [
         ({"text": "a"}, "'text' have no place"),
+        ({"pair": ["a", "b"]}, "'pairs' have no place"),
         ({"input_ids": [1]}, "'tokens' have no place"),
         ({"question": "a", "answer": "b"}, "not known"),
         ({}, "no keys"),

@@ -97,6 +97,8 @@ def _ledger_lines(ledger: ChangeLedger) -> Iterator[str]:
         yield f"  repaired {_counted(reason, one)}"
     for reason, one in ledger.noted.items():
         yield f"  noted {_counted(reason, one)}"
+    if ledger.had_bom:
+        yield "  the byte order mark at the start was removed"
     if ledger.blank_lines:
         yield f"  {ledger.blank_lines:,} blank line{'' if ledger.blank_lines == 1 else 's'} passed over"
 

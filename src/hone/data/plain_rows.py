@@ -14,6 +14,7 @@ from hone.data.example import Origin
 from hone.data.formats import SHAPES, RowFormat
 from hone.data.messages import kind, text_of
 from hone.data.reader import Row
+from hone.data.strict import JsonObject
 from hone.errors import DataError
 
 DEFAULT_SYSTEM: Final = "You are a helpful domain assistant."
@@ -22,6 +23,7 @@ _ASKS: Final = ("user", "question", "prompt", "input", "instruction", "query")
 _ANSWERS: Final = ("assistant", "answer", "response", "target", "output", "completion")
 _TAGS: Final = {"human": "user", "gpt": "assistant", "system": "system"}
 _SYSTEM: Final = ("system", "developer")
+_READ_AS_THEY_ARE: Final = ("messages", "prompt-completion", "turns")
 # Shapes whose texts are single columns: their ends are trimmed, and none may be blank.
 _COLUMNS: Final = frozenset({"turns", "prompt-completion", "alpaca", "columns", "pairs"})
 
@@ -79,33 +81,50 @@ class Tidying:
         return replace(one, content=one.content[:most])
 
 
-def read_plain(value: object, origin: Origin) -> PlainRow:
+def read_plain(row: JsonObject, origin: Origin) -> PlainRow:
     """The conversation of one row, which is recognised by itself: a file may mix shapes. Raises DataError."""
-    if isinstance(value, list):
-        return _pair(cast("list[Any]", value), origin)
-    row = cast("dict[str, Any]", value)
-    if any(all(key in row for key in shape.needs) for shape in SHAPES.values()):
-        form = RowFormat()
-        said = cast("object", form.read(Row(row, origin)))
-        if not isinstance(said, Conversation):
-            raise DataError(f"rows of shape {form.shape!r} have no turns", where=str(origin))
-        left_out = tuple(key for key in row if key not in SHAPES[form.shape].keys)
-        return PlainRow(said, form.shape, left_out=left_out)
+    if any(all(key in row for key in SHAPES[shape].needs) for shape in _READ_AS_THEY_ARE):
+        return _known(row, origin)
+    if isinstance(row.get("pair"), list):
+        return _pair(row["pair"], origin)
     if isinstance(row.get("conversations"), list):
-        return _conversations(row, origin)
-    return _columns(row, origin)
+        return _known(row, origin) if _calls(row) else _conversations(row, origin)
+    holds_messages = isinstance(row.get("input"), dict)
+    if not holds_messages and _first(row, _ASKS) and _first(row, _ANSWERS):
+        return _columns(row, origin)
+    if any(all(key in row for key in shape.needs) for shape in SHAPES.values()):
+        return _known(row, origin)
+    what, names = ("answer", _ANSWERS) if _first(row, _ASKS) else ("question", _ASKS)
+    raise DataError(
+        f"no column holds the {what}; found {', '.join(map(repr, row)) or 'no keys'}",
+        where=str(origin),
+        remedy=f"name it one of {', '.join(names)}",
+    )
+
+
+def _known(row: JsonObject, origin: Origin) -> PlainRow:
+    """A row of a shape that `formats.py` reads."""
+    form = RowFormat()
+    said = cast("object", form.read(Row(row, origin)))
+    if not isinstance(said, Conversation):
+        raise DataError(f"rows of shape {form.shape!r} have no turns", where=str(origin))
+    left_out = tuple(key for key in row if key not in SHAPES[form.shape].keys)
+    return PlainRow(said, form.shape, left_out=left_out)
+
+
+def _calls(row: Mapping[str, Any]) -> bool:
+    """Whether turns of from/value call tools."""
+    turns = cast("list[Any]", row["conversations"])
+    tags = [cast("dict[str, Any]", one).get("from") for one in turns if isinstance(one, dict)]
+    return "function_call" in tags or "observation" in tags
 
 
 def _pair(pair: list[Any], origin: Origin) -> PlainRow:
-    if len(pair) != 2:
-        raise DataError(
-            f"a pair is [question, answer]; found a list of {len(pair)}", where=str(origin)
-        )
-    answer = pair[1]
+    question, answer = pair
     if isinstance(answer, dict):
         named = cast("dict[str, Any]", answer)
         answer = named.get(_first(named, _ANSWERS) or "")
-    said = _exchange(None, [], text_of(pair[0], f"{origin} /0"), text_of(answer, f"{origin} /1"))
+    said = _exchange(None, [], text_of(question, f"{origin} /0"), text_of(answer, f"{origin} /1"))
     return PlainRow(_as_read(said, None, origin), "pairs")
 
 
@@ -129,15 +148,7 @@ def _conversations(row: Mapping[str, Any], origin: Origin) -> PlainRow:
 
 
 def _columns(row: Mapping[str, Any], origin: Origin) -> PlainRow:
-    ask, answer = _first(row, _ASKS), _first(row, _ANSWERS)
-    if ask is None or answer is None:
-        what = "question" if ask is None else "answer"
-        names = ", ".join(_ASKS if ask is None else _ANSWERS)
-        raise DataError(
-            f"no column holds the {what}; found {', '.join(map(repr, row)) or 'no keys'}",
-            where=str(origin),
-            remedy=f"name it one of {names}",
-        )
+    ask, answer = _first(row, _ASKS) or "", _first(row, _ANSWERS) or ""
     taken = [ask, answer]
     question = text_of(row[ask], f"{origin} /{ask}")
     if _says(row, "instruction") and _says(row, "input"):

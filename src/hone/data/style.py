@@ -12,7 +12,7 @@ from hone.errors import DataError
 Mode = Literal["prepend", "replace"]
 _BETWEEN: Final = "\n\n"
 _SYSTEM: Final = ("system", "developer")
-_NO_PLACE: Final = {"text": ("text",), "pairs": (), "tokens": ("input_ids",)}
+_NO_PLACE: Final = {"text": "text", "pairs": "pair", "tokens": "input_ids"}
 
 Edit = Callable[[str | None], str]
 
@@ -74,8 +74,8 @@ def lay_style(row: Mapping[str, Any], style: Style) -> Styled:
         if all(key in row for key in keys):
             changed = change(dict(row), edit)
             return Styled(changed, shape, heard[0], style.over(heard[0]))
-    for shape, keys in _NO_PLACE.items():
-        if keys and all(key in row for key in keys):
+    for shape, key in _NO_PLACE.items():
+        if key in row:
             raise DataError(
                 f"rows of shape {shape!r} have no place for a system instruction",
                 remedy="write them as messages first: hone convert IN OUT --to messages",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hone.data.changes import ChangeReport, Fate
 from hone.data.outbox import Outbox
 from hone.data.parts import PARTS
 from hone.data.raw_rows import RawRow
+from hone.data.strict import JsonObject
 from hone.errors import ConfigError, DataError
 
-NOT_JSON = "not a JSON object"
+NOT_JSON = "not a row of JSON"
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Places:
         outbox.put_json(path, report.to_json())
 
 
-def parsed(raw: RawRow, fate: Fate, *, lists: bool = False) -> Any:
-    """The row's value, an object, or with `lists` a list as well; None where it was dropped for not being one."""
+def parsed(raw: RawRow, fate: Fate) -> JsonObject | None:
+    """The row's object; None where it was dropped for not being one."""
     try:
-        return raw.parse_any() if lists else raw.parse().value
+        return raw.parse().value
     except DataError as fault:
         fate.drop(NOT_JSON, f"{fault.what} ({fault.where})")
         return None

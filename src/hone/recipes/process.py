@@ -175,7 +175,7 @@ def _tidied(
     raw: RawRow, fate: Fate, ledger: ChangeLedger, tidying: Tidying
 ) -> dict[str, Any] | None:
     """The row as messages; None where it was dropped, which its fate then knows."""
-    value: Any = parsed(raw, fate, lists=True)
+    value = parsed(raw, fate)
     if value is None:
         return None
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import zip_longest
-from typing import Any, cast
 
 from hone.data.changes import ChangeLedger, ChangeReport, Fate
 from hone.data.outbox import Outbox, RowSink
@@ -65,15 +64,14 @@ def moved_notice(assignment: Assignment) -> str:
 
 
 def _key(raw: RawRow, fate: Fate, *, group_by: str | None) -> RowKey | None:
-    value: Any = parsed(raw, fate, lists=True)
-    if value is None:
+    row = parsed(raw, fate)
+    if row is None:
         return None
-    row = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     group = None if group_by is None else row.get(group_by)
     if group_by is not None and group is None:
         fate.note(f"no value in column {group_by!r}: a group of its own")
     fate.keep()
-    return row_key(value, group)
+    return row_key(row, group)
 
 
 def _copy(rows: RawRows, part_of: list[str | None], sinks: Mapping[str, RowSink]) -> None:

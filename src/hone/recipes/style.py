@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hone.data.changes import ChangeLedger, ChangeReport, Fate
-from hone.data.messages import kind
 from hone.data.outbox import Outbox
 from hone.data.raw_rows import RawRow, RawRows
 from hone.data.style import Mode, Style, lay_style
@@ -118,17 +117,11 @@ def _earlier(manifest: Path) -> list[str]:
 
 def _styled(raw: RawRow, fate: Fate, rule: Style, ledger: ChangeLedger) -> dict[str, Any] | None:
     """The row with its style; None where it was dropped, which its fate then knows."""
-    value: Any = parsed(raw, fate, lists=True)
-    if value is None:
+    row = parsed(raw, fate)
+    if row is None:
         return None
     try:
-        if not isinstance(value, dict):
-            raise DataError(
-                "rows of shape 'pairs' have no place for a system instruction; "
-                f"found {kind(cast('object', value))}",
-                where=str(raw.origin),
-            )
-        styled = lay_style(cast("dict[str, Any]", value), rule)
+        styled = lay_style(row, rule)
     except DataError as fault:
         place = f"{raw.origin} {fault.where or ''}".strip()
         fate.refuse(DataError(fault.what, where=place, remedy=fault.remedy))

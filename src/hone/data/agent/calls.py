@@ -8,13 +8,12 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from hone.data.agent.row import Turn
 from hone.data.example import Origin
 from hone.data.messages import kind
-from hone.data.raw_rows import parse_list
-from hone.data.strict import JsonObject, parse_object
+from hone.data.strict import JsonObject, parse_object, parse_value
 from hone.errors import DataError
 
 OPEN: Final = "<tool_call>"
@@ -50,11 +49,11 @@ def function_calls(value: str) -> Calls:
     data = text.strip().encode("utf-8", "surrogatepass")
     is_list = data.startswith(b"[")
     try:
-        listed = parse_list(data, _NOWHERE) if is_list else [parse_object(data, _NOWHERE)]
+        found: Any = parse_value(data, "a call")
     except DataError as fault:
-        found = f"{text.strip()[:60]!r}: {fault.what}"
-        raise DataError(f"a function call is not JSON; found {found}") from None
-    calls = tuple(map(_call, listed))
+        near = f"{text.strip()[:60]!r}: {fault.what}"
+        raise DataError(f"a function call is not JSON; found {near}") from None
+    calls = tuple(map(_call, found if is_list else [found]))
     if not calls:
         raise DataError("a function call is not JSON; found an empty list")
 
