@@ -85,7 +85,7 @@ def test_rows_that_say_the_same_have_one_key() -> None:
     assert one == row_key({"prompt": "a", "completion": "b"})
     assert one != row_key({"user": "a", "assistant": "c", "id": 1})
     assert row_key({"x": 1, "y": 2}) == row_key({"y": 2, "x": 1}) != row_key({"y": 2, "x": "1"})
-    assert row_key(["q", {"answer": "a"}]) != row_key(["q", {"answer": "b"}])
+    assert row_key({"pair": ["q", "a"]}) != row_key({"pair": ["q", "b"]})
 
 
 def test_ratios() -> None:

@@ -67,7 +67,7 @@ def test_reasons_name_their_lines(tmp_path: Path) -> None:
     lines = [line(good), b"{", line({"user": 1, "assistant": "b"}), b"", b"[]", line(good)]
     report, _ = run(tmp_path, lines, to="messages")
     told = {reason: one.lines for reason, one in report.ledgers[0].dropped.items()}
-    assert told == {"not a JSON object": [2, 5], "text is wanted": [3]}
+    assert told == {"not a row of JSON": [2, 5], "text is wanted": [3]}
     example = report.ledgers[0].dropped["text is wanted"].example
     assert "rows.jsonl:3 /user" in example
     assert "the number 1" in example

@@ -108,6 +108,6 @@ def test_a_part_of_an_earlier_split_is_not_left_among_new_ones(tmp_path: Path) -
     split(Places(source, tmp_path / "a"), SHARES)
     with pytest.raises(ConfigError, match="exists already"):
         split(Places(source, tmp_path / "a"), SHARES)
-    with pytest.raises(ConfigError, match="earlier split"):
+    with pytest.raises(ConfigError, match="part of other rows"):
         split(Places(source, tmp_path / "a", force=True), {"train": 0.5, "val": 0.5})
     assert split(Places(source, tmp_path / "a", force=True), SHARES).kept == 20

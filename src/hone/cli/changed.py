@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from hone.cli.printable import printable
-from hone.errors import ConfigError
+from hone.errors import ConfigError, Terminated
 
 if TYPE_CHECKING:
     from hone.config.sections import DataSection
@@ -43,6 +45,21 @@ def say(report: ChangeReport, *, as_json: bool) -> None:
     for file, rows in report.written.items():
         typer.echo(f"wrote {printable(file)}: {rows:,} row{'' if rows == 1 else 's'}")
     typer.echo(f"every line number: {printable(report.ledger_file)}")
+
+
+@contextlib.contextmanager
+def tidied() -> Generator[None]:
+    """SIGTERM ends the block as Ctrl-C does: what was half written is removed. Raises Terminated then."""
+
+    def stop(number: int, frame: object) -> None:
+        del number, frame
+        raise Terminated("terminated; nothing was written", remedy="type the same command again")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def read_section(
@@ -80,6 +97,8 @@ def _ledger_lines(ledger: ChangeLedger) -> Iterator[str]:
         yield f"  repaired {_counted(reason, one)}"
     for reason, one in ledger.noted.items():
         yield f"  noted {_counted(reason, one)}"
+    if ledger.had_bom:
+        yield "  the byte order mark at the start was removed"
     if ledger.blank_lines:
         yield f"  {ledger.blank_lines:,} blank line{'' if ledger.blank_lines == 1 else 's'} passed over"
 

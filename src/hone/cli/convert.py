@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hone.cli.changed import AsJson, Force, LedgerFile, read_section, say
+from hone.cli.changed import AsJson, Force, LedgerFile, read_section, say, tidied
 from hone.errors import ConfigError
 
 
@@ -54,4 +54,6 @@ def convert(
     from hone.recipes.convert import convert as run
 
     places = Places(Path(files[0]), Path(files[1]), ledger, force)
-    say(run(section, places, to=to, lossy=lossy), as_json=as_json)
+    with tidied():
+        report = run(section, places, to=to, lossy=lossy)
+    say(report, as_json=as_json)

@@ -53,6 +53,8 @@ VERBS = (
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
     Verb("convert", "hone.cli.convert:convert", "Write rows in another shape."),
     Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
+    Verb("style", "hone.cli.style:style", "Put a style before the system text of rows."),
+    Verb("process", "hone.cli.process:process", "Make raw rows ready for training."),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),

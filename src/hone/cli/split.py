@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hone.cli.changed import AsJson, Force, LedgerFile, say
+from hone.cli.changed import AsJson, Force, LedgerFile, say, tidied
 from hone.errors import ConfigError
 
 
@@ -50,4 +50,6 @@ def split(
         )
     wanted = check_shares(shares) if shares else read_shares(ratio or "0.9/0.05/0.05")
     places = Places(file, out, ledger, force)
-    say(run(places, wanted, group_by=group_by, seed=seed), as_json=as_json)
+    with tidied():
+        report = run(places, wanted, group_by=group_by, seed=seed)
+    say(report, as_json=as_json)

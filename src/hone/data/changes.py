@@ -84,6 +84,7 @@ class ChangeLedger:
     read: int = 0
     kept: int = 0
     blank_lines: int = 0
+    had_bom: bool = False
     shapes: dict[str, int] = field(default_factory=dict[str, int])
     dropped: dict[str, Lines] = field(default_factory=dict[str, Lines])
     repaired: dict[str, Lines] = field(default_factory=dict[str, Lines])
@@ -116,6 +117,7 @@ class ChangeLedger:
             "read": self.read,
             "kept": self.kept,
             "blank_lines": self.blank_lines,
+            "byte_order_mark": self.had_bom,
             "shapes": self.shapes,
             "dropped": {reason: one.to_json() for reason, one in self.dropped.items()},
             "repaired": {reason: one.to_json() for reason, one in self.repaired.items()},

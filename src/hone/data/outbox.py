@@ -142,9 +142,9 @@ class Outbox:
         with disk_errors(path):
             self._make_folder(path.parent)
             _sweep(path)
-            stream = part.open("xb")
-        self._parts[path] = part
-        return stream
+            # Remembered first: an interrupt may come between a file's being and its name's being known.
+            self._parts[path] = part
+            return part.open("xb")
 
     def _make_folder(self, folder: Path) -> None:
         missing: list[Path] = []
@@ -152,8 +152,8 @@ class Outbox:
             missing.append(folder)
             folder = folder.parent
         for one in reversed(missing):
-            one.mkdir()
             self._made.append(one)
+            one.mkdir()
 
     def _commit(self) -> None:
         for sink in self._sinks:

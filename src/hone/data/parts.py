@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, cast
+from typing import Final
 
 from hone.data.example import Origin
 from hone.data.formats import RowFormat
 from hone.data.reader import Row
+from hone.data.strict import JsonObject
 from hone.errors import ConfigError, DataError
 
 PARTS: Final = ("train", "val", "test")
@@ -35,18 +37,14 @@ class Assignment:
     moved: int
 
 
-def row_key(row: Any, group: Any = None) -> RowKey:
+def row_key(row: JsonObject, group: object = None) -> RowKey:
     """The key of a row. Rows that say the same conversation share it, whatever else stands beside it.
 
     A row of no shape that is known is taken as the JSON value that it is, whatever the order of its keys.
     """
-    content: Any = row
-    if isinstance(row, dict):
-        try:
-            value = cast("dict[str, Any]", row)
-            content = RowFormat().read(Row(value, Origin("", 0))).content_hash()
-        except DataError:
-            pass
+    content: object = row
+    with contextlib.suppress(DataError):
+        content = RowFormat().read(Row(row, Origin("", 0))).content_hash()
     return RowKey(_digest(content), None if group is None else _digest(group))
 
 

@@ -7,17 +7,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from hone.data.changes import ChangeLedger, Fate
 from hone.data.example import Origin
-from hone.data.reader import MAX_ROW_BYTES, Row, RowReader
-from hone.data.strict import parse_object
+from hone.data.reader import MAX_ROW_BYTES, Row, check_regular, check_text, too_large
+from hone.data.strict import parse_row
 from hone.errors import DataError
 
 _BOM: Final = b"\xef\xbb\xbf"
 # A string, a bracket or a comma; a lone quote opens a string that never ends.
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],"]', re.DOTALL)
+# A line that is a list itself, of a question and an answer.
+_LINE_OF_TEXTS: Final = re.compile(rb'\[\s*"')
 _WRAPPED: Final = re.compile(rb'\s*\{\s*"data"\s*:\s*\[')
 _SPACE: Final = b" \t\r\n"
 
@@ -31,22 +33,10 @@ class RawRow:
     is_too_large: bool = False
 
     def parse(self) -> Row:
-        """The row's object, strictly. Raises DataError."""
-        return Row(parse_object(self._small_enough(), self.origin), self.origin, len(self.data))
-
-    def parse_any(self) -> Any:
-        """The row's value, which may be a list as well as an object, as strictly. Raises DataError."""
-        data = self._small_enough()
-        if not data.lstrip(_SPACE).startswith(b"["):
-            return parse_object(data, self.origin)
-        return parse_object(b'{"row":' + data + b"}", self.origin)["row"]
-
-    def _small_enough(self) -> bytes:
+        """The row, strictly; a list of two stands as `{"pair": [one, two]}`. Raises DataError."""
         if self.is_too_large:
-            raise DataError(
-                f"the row is larger than {MAX_ROW_BYTES // 2**20} MiB", where=str(self.origin)
-            )
-        return self.data
+            raise too_large(self.origin)
+        return Row(parse_row(self.data, self.origin), self.origin, len(self.data))
 
 
 class RawRows:
@@ -54,15 +44,15 @@ class RawRows:
 
     Lines are streamed; a list is held in memory as bytes. A file that is no file of rows as a whole (a
     folder, an archive, an empty file, a list that is not closed) raises DataError, as `RowReader` does; what
-    is wrong with one row is found when that row is parsed. After the last row `blank_lines` and `sha256` are
-    known.
+    is wrong with one row is found when that row is parsed. After the last row `blank_lines`, `had_bom` and `sha256` are known.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.file = str(path)
         self.blank_lines = 0
+        self.had_bom = False
         self._digest = hashlib.sha256()
-        _check_file(self.file)
+        check_regular(Path(path), self.file)
 
     @property
     def sha256(self) -> str:
@@ -72,37 +62,46 @@ class RawRows:
     def __iter__(self) -> Iterator[RawRow]:
         try:
             with Path(self.file).open("rb") as stream:
-                yield from self._rows(stream)
+                found = False
+                for row in self._rows(stream):
+                    found = True
+                    yield row
         except OSError as fault:
             raise DataError(
-                f"cannot read the file: {fault.strerror or fault}", where=self.file
+                f"cannot read the file: {fault.strerror or fault}",
+                where=self.file,
+                remedy="check that it exists and that you may read it",
             ) from fault
+        if not found:
+            raise DataError(
+                "the file holds no rows",
+                where=self.file,
+                remedy="one JSON object per line is wanted",
+            )
 
     def fates(self, ledger: ChangeLedger) -> Iterator[tuple[RawRow, Fate]]:
-        """Each row with its fate in `ledger`, which learns of blank lines at the end."""
+        """Each row with its fate in `ledger`, which learns at the end of what else was passed over."""
         for raw in self:
             yield raw, ledger.row(raw.origin.line)
         ledger.blank_lines = self.blank_lines
+        ledger.had_bom = self.had_bom
 
     def _rows(self, stream: BinaryIO) -> Iterator[RawRow]:
         head = stream.read(2**16)
         stream.seek(0)
+        check_text(head, self.file)
+        self.had_bom = head.startswith(_BOM)
         text = head.removeprefix(_BOM).lstrip(_SPACE)
         is_json = Path(self.file).suffix == ".json"
         many_lines = is_json and text.partition(b"\n")[0].strip() == b"{"
-        if text.startswith(b"[") and not self._has_list_rows(text):
+        if text.startswith(b"[") and not _LINE_OF_TEXTS.match(text):
             yield from self._list_rows(self._whole(stream), start=None)
         elif is_json and (found := _WRAPPED.match(head.removeprefix(_BOM))):
             yield from self._list_rows(self._whole(stream), start=found.end())
         elif many_lines:
-            yield RawRow(self._whole(stream).rstrip(_SPACE), Origin(self.file, 1))
+            yield self._element(self._whole(stream).rstrip(_SPACE), 1)
         else:
             yield from self._line_rows(stream)
-
-    def _has_list_rows(self, text: bytes) -> bool:
-        """Whether a .jsonl file's lines are lists themselves, such as `["question", {"answer": "..."}]`."""
-        first = text.partition(b"\n")[0].strip()
-        return Path(self.file).suffix == ".jsonl" and re.match(rb'\[\s*"', first) is not None
 
     def _whole(self, stream: BinaryIO) -> bytes:
         data = stream.read()
@@ -178,12 +177,3 @@ class RawRows:
             where=str(Origin(self.file, line)),
             remedy="repair the file, or write one JSON object per line",
         )
-
-
-def _check_file(file: str) -> None:
-    """Refuse what is no file of rows as a whole, by the rules and in the words of the one reader."""
-    try:
-        next(iter(RowReader(file)))
-    except DataError as fault:
-        if fault.where == file:  # of one row it says file:line, and rows are judged one by one here
-            raise

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 SHAPE_KEYS: Final = frozenset(
     {
         "assistant", "completion", "conversations", "history", "input", "input_ids", "instruction",
-        "labels", "loss_mask", "messages", "output", "prompt", "system", "text", "tools", "user",
+        "labels", "loss_mask", "messages", "output", "pair", "prompt", "system", "text", "tools", "user",
     }
 )  # fmt: skip
 """Columns by which some shape is read: beside a conversation they would change what the row says."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hone.data.changes import ChangeReport, Fate
 from hone.data.outbox import Outbox
+from hone.data.parts import PARTS
 from hone.data.raw_rows import RawRow
-from hone.errors import DataError
+from hone.data.strict import JsonObject
+from hone.errors import ConfigError, DataError
 
-NOT_JSON = "not a JSON object"
+NOT_JSON = "not a row of JSON"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,18 @@ class Places:
     ledger: Path | None = None
     force: bool = False
 
+    def refuse_strays(self, written: set[Path]) -> None:
+        """Raise ConfigError where a part lies in the folder `out` that is not written now: old rows would be read with new ones."""
+        for part in PARTS:
+            for ending in (".jsonl", ".json"):
+                stray = self.out / f"{part}{ending}"
+                if stray.exists() and stray not in written:
+                    raise ConfigError(
+                        "a part of other rows lies there, which is not replaced",
+                        where=str(stray),
+                        remedy="remove it, or name another folder with --out",
+                    )
+
     def finish(self, report: ChangeReport, outbox: Outbox) -> None:
         """Put the report into the outbox, so that it comes to be together with the rows, or not at all."""
         path = self.ledger or self.out.with_name(f"{self.out.name}.ledger.json")
@@ -30,10 +43,10 @@ class Places:
         outbox.put_json(path, report.to_json())
 
 
-def parsed(raw: RawRow, fate: Fate, *, lists: bool = False) -> Any:
-    """The row's value, an object, or with `lists` a list as well; None where it was dropped for not being one."""
+def parsed(raw: RawRow, fate: Fate) -> JsonObject | None:
+    """The row's object; None where it was dropped for not being one."""
     try:
-        return raw.parse_any() if lists else raw.parse().value
+        return raw.parse().value
     except DataError as fault:
         fate.drop(NOT_JSON, f"{fault.what} ({fault.where})")
         return None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any, cast
 
 from hone.data.changes import ChangeLedger, ChangeReport, Fate
 from hone.data.outbox import Outbox, RowSink
@@ -55,7 +53,7 @@ def split(
                 remedy="let the program that writes it finish, and start again",
             )
         report.written = {str(sink.path): sink.count for sink in sinks.values()}
-        check_no_other_parts(places.out, set(sinks), suffix)
+        places.refuse_strays({sink.path for sink in sinks.values()})
         places.finish(report, outbox)
     return report
 
@@ -65,29 +63,15 @@ def moved_notice(assignment: Assignment) -> str:
     return f"moved so that no part is empty: {assignment.moved:,} of {len(assignment.parts):,} rows"
 
 
-def check_no_other_parts(folder: Path, parts: set[str], suffix: str) -> None:
-    """Raise ConfigError where a part lies in the folder that is not written now: old rows would be read with new ones."""
-    for part in ("train", "val", "test"):
-        for ending in (".jsonl", ".json"):
-            stray = folder / f"{part}{ending}"
-            if stray.exists() and not (part in parts and ending == suffix):
-                raise ConfigError(
-                    "a part of an earlier split lies there, which this one does not replace",
-                    where=str(stray),
-                    remedy="remove it, or name another folder with --out",
-                )
-
-
 def _key(raw: RawRow, fate: Fate, *, group_by: str | None) -> RowKey | None:
-    value: Any = parsed(raw, fate, lists=True)
-    if value is None:
+    row = parsed(raw, fate)
+    if row is None:
         return None
-    row = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     group = None if group_by is None else row.get(group_by)
     if group_by is not None and group is None:
         fate.note(f"no value in column {group_by!r}: a group of its own")
     fate.keep()
-    return row_key(value, group)
+    return row_key(row, group)
 
 
 def _copy(rows: RawRows, part_of: list[str | None], sinks: Mapping[str, RowSink]) -> None:
