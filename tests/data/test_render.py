@@ -20,6 +20,7 @@ from tests.data.small import (
     sentence_piece,
     talk,
     text_tokenizer,
+    words,
 )
 
 ALTERNATING = ("user", "assistant")
@@ -319,3 +320,36 @@ def test_a_tokenizer_that_cannot_be_cut_is_remarked():
     (example,) = rendered.examples
     ((_, stop),) = example.trained_spans()
     assert example.input_ids[stop - 1] == tokenizer.eos_id
+
+
+def test_rare_letters_are_trained_though_bytes_or_the_unknown_token_are_flagged_special():
+    made = renderer("metaspace-bare")
+    assert {"<0x0A>", "<unk>"} <= {token.content for token in made.tokenizer.added if token.special}
+    (example,) = made.render(talk(("user", "a"), ("assistant", "👩 <0x41>")))
+    assert trained_texts([example], made.tokenizer) == ["👩 A\n</s>"]
+    backend = words()
+    backend.add_special_tokens([AddedToken("[UNK]", special=True, normalized=False)])
+    tokenizer = text_tokenizer(backend, CHATML, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(CHATML))
+    (example,) = made.render(talk(("user", "hello"), ("assistant", "hello world")))
+    assert trained_texts([example], tokenizer) == [" hello [UNK] <|im_end|>"]
+
+
+def test_a_reply_after_a_reply_that_is_then_written_otherwise():
+    source = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
+        "{{- '<think></think>' if loop.last and m.role == 'assistant' -}}{{- m.content + '<|im_end|>\n' -}}"
+        "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+    )
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(source))
+    conversation = talk(("user", "a"), ("assistant", "One."), ("assistant", "Two."))
+    (rendered,) = made.render_all([conversation])
+    assert rendered.remarks == ()
+    (example,) = rendered.examples  # as the second prompt has it: with the first reply as the last
+    assert trained_texts([example], tokenizer) == [
+        "<think></think>One.<|im_end|>",
+        "<think></think>Two.<|im_end|>",
+    ]
+    for (start, _), upto in zip(example.trained_spans(), (1, 2), strict=True):
+        assert example.input_ids[:start].tolist() == made.prompt(messages(conversation)[:upto])

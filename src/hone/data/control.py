@@ -4,6 +4,7 @@ from forging them. It knows no turns."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -13,6 +14,7 @@ from hone.data.trie import trie_pattern
 
 # Tokens with these words in them open the body of a reply, not a turn.
 _BODY_WORDS: Final = ("think", "thought", "reason")
+_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
 _WORDS: Final = ("qwordone", "qwordtwo", "qwordthree")
 # Roles of made-up conversations, and whether a prompt for the next reply is asked for.
 _PROBES: Final = (
@@ -123,8 +125,15 @@ def _completed(
 
 
 def find_control_tokens(tokenizer: TextTokenizer, template: ChatTemplate) -> ControlTokens:
-    """Tokens flagged special, and added tokens that the template writes where a turn begins or ends."""
-    found = {token.id: token for token in tokenizer.added if token.special}
+    """Tokens flagged special, and added tokens that the template writes where a turn begins or ends.
+
+    Tokens of single bytes are none, however they are flagged: they are how rare letters are written.
+    """
+    found = {
+        token.id: token
+        for token in tokenizer.added
+        if token.special and not _BYTE.fullmatch(token.content)
+    }
     others = [
         token
         for token in tokenizer.added
