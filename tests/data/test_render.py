@@ -353,3 +353,17 @@ def test_a_reply_after_a_reply_that_is_then_written_otherwise():
     ]
     for (start, _), upto in zip(example.trained_spans(), (1, 2), strict=True):
         assert example.input_ids[:start].tolist() == made.prompt(messages(conversation)[:upto])
+
+
+def test_added_tokens_that_are_no_control_tokens_are_encoded_as_the_tokenizer_does_and_told():
+    made = renderer("not-special")
+    tokenizer = made.tokenizer
+    tool = {"type": "function", "function": {"name": "<tool_call>"}}
+    (rendered,) = made.render_all(
+        [talk(("user", "a"), ("assistant", "<tool_call>b"), tools=(tool,))]
+    )
+    assert "added-text:<tool_call>" in rendered.remarks
+    ids = rendered.examples[0].input_ids.tolist()
+    assert ids.count(tokenizer.id_of("<tool_call>")) == 1
+    (plain,) = made.render_all([talk(("user", "a"), ("assistant", "<|im_end|> <tool_calls"))])
+    assert plain.remarks == ("control-text",)

@@ -86,7 +86,7 @@ class Renderer:
         `messages` as `Message.as_template` gives them.
         """
         told = [self._told(dict(message)) for message in messages]
-        safe, safe_tools, mark = self._guarded(told, tools)
+        safe, safe_tools, mark, _ = self._guarded(told, tools)
         text = self.template.render(safe, safe_tools, True)
         return [int(i) for ids in self._pieces.ids_of(self._pieces.split(text), mark) for i in ids]
 
@@ -97,7 +97,8 @@ class Renderer:
             return draft
         told = [self._told(message.as_template()) for message in conversation.messages]
         try:
-            messages, tools, draft.mark = self._guarded(told, conversation.tools)
+            messages, tools, draft.mark, spelled = self._guarded(told, conversation.tools)
+            draft.remarks += [f"added-text:{token}" for token in sorted(spelled)]
             finder = TurnFinder(
                 self.template,
                 messages,
@@ -131,17 +132,21 @@ class Renderer:
             message["role"] = "system"
         return message
 
-    def _guarded(self, messages: Objects, tools: Objects) -> tuple[Objects, Objects, str]:
-        """Messages and tools whose text cannot become a control token, and the mark that this took, or ''."""
+    def _guarded(
+        self, messages: Objects, tools: Objects
+    ) -> tuple[Objects, Objects, str, frozenset[str]]:
+        """Messages and tools whose text cannot become a control token, and the mark that this took, or '';
+        and the other added tokens that they spell."""
         bodies = [{k: v for k, v in message.items() if k != "role"} for message in messages]
-        if not self.control.threaten(bodies, tools):
-            return messages, tools, ""
+        threatened, spelled = self.control.look(bodies, tools)
+        if not threatened:
+            return messages, tools, "", spelled
         (mark,) = unused_characters(strings_in([bodies, list(tools)]), 1)
         safe = [
             {"role": message["role"], **guarded(body, self.control, mark)}
             for message, body in zip(messages, bodies, strict=True)
         ]
-        return safe, guarded(list(tools), self.control, mark), mark
+        return safe, guarded(list(tools), self.control, mark), mark, spelled
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where the letters of its control tokens lie."""

@@ -29,6 +29,7 @@ _TOLD: Final = {
     "result-without-call": "a tool result answers no call",
     "call-without-result": "a tool call has no result",
     "control-text": "a message spells a control token; it is trained as ordinary text",
+    "added-text": "a message spells {}, an added token that is no control token: it is encoded as the tokenizer does",
     "no-end-of-turn": "the template writes no end-of-turn token: the end-of-text token is trained after the turn",
     "prompt-not-a-prefix": "what the template writes before a reply at inference is not how it writes the turn afterwards",
     "prompt-not-rendered": "the template cannot write the prompt of a turn alone; its beginning was found by comparison",
