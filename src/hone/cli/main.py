@@ -51,6 +51,7 @@ VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
+    Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),

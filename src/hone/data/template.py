@@ -46,7 +46,8 @@ class ChatTemplate:
         self.origin = origin
         self.given = dict(variables or {})
         """The user's own variables, beside the names of tokens."""
-        self._tool_source = tool_source
+        self.tool_source = tool_source
+        """A second template for conversations with tools, or None."""
         self._variables = {**(names or {}), **(variables or {})}
         self._compiled = compile_template(source)
         self._compiled_for_tools = compile_template(tool_source) if tool_source else self._compiled
@@ -54,7 +55,7 @@ class ChatTemplate:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the source and of every variable it is given."""
-        told = [self.source, self._tool_source, self._variables]
+        told = [self.source, self.tool_source, self._variables]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -70,7 +71,7 @@ class ChatTemplate:
 
     def mentions(self, name: str) -> bool:
         """Whether the source holds this word anywhere."""
-        return name in self.source or name in (self._tool_source or "")
+        return name in self.source or name in (self.tool_source or "")
 
     @contextlib.contextmanager
     def remembering(self) -> Generator[None]:
