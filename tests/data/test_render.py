@@ -210,6 +210,17 @@ def test_remarks_on_what_a_template_leaves_out():
     assert {"tools-not-written", "calls-not-written", "reasoning-not-written"} <= set(remarks)
 
 
+def test_a_template_that_changes_a_reply_is_told_of():
+    source = CHATML.replace("message.content +", "message.content.split('</a>')[-1] +")
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(source))
+    (changed,) = made.render_all([talk(("user", "a"), ("assistant", "b</a>c"))])
+    assert changed.remarks == ("content-changed",)
+    assert trained_texts(changed.examples, tokenizer) == ["c<|im_end|>"]
+    (kept,) = made.render_all([talk(("user", "a"), ("assistant", " b c "))])
+    assert kept.remarks == ()
+
+
 WORDS = st.sampled_from(
     ["Hello", " ", "the", "\n", "\n\n", " fox", "café", ".", "1", "<", ">", "  ", "é"]
 )

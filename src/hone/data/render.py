@@ -166,8 +166,11 @@ class Renderer:
         messages = draft.conversation.messages
         for turn, place in zip(draft.turns, places, strict=True):
             reasoning = (messages[place].reasoning or "").strip()
-            if reasoning and not draft.mark and reasoning not in turn.text[turn.start : turn.stop]:
+            written = turn.text[turn.start : turn.stop]
+            if not draft.mark and reasoning not in written:
                 yield "reasoning-not-written"
+            if not draft.mark and messages[place].content.strip() not in written:
+                yield "content-changed"
             if messages[place].tool_calls and not self.template.mentions("tool_calls"):
                 yield "calls-not-written"
             if not turn.closes:

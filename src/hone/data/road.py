@@ -38,6 +38,7 @@ _TOLD: Final = {
     "split-row": "the template rewrites earlier turns: the row became one Example per trained turn",
     "tools-not-written": "the template does not write tools: the model will not see them",
     "calls-not-written": "the template does not write tool calls: they are not trained",
+    "content-changed": "the template leaves out or changes part of what an assistant turn says: what it writes is trained",
     "reasoning-not-written": "the template does not write reasoning: it is not trained",
     "blank-lines": "{} blank lines were skipped",
     "byte-order-mark": "the byte order mark at the start was removed",

@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from hone.data.message_form import MessageForm, find_message_form
 from hone.data.named_templates import NAMED, named_source
 from hone.data.sandbox import TemplateError, compile_template
 from hone.data.tokenizer import TextTokenizer
@@ -82,7 +84,22 @@ class ChatTemplate:
     def render(
         self, messages: Messages, tools: Tools | None = None, add_generation_prompt: bool = False
     ) -> str:
-        """The text of `messages`. Raises TemplateError when the template refuses them or exceeds its bounds."""
+        """The text of `messages`, as `Message.as_template` gives them; the template is told of them in its form.
+
+        Raises TemplateError when the template refuses them or exceeds its bounds.
+        """
+        if self.form != MessageForm():
+            messages = [self.form.told(message) for message in messages]
+        return self._write(messages, tools, add_generation_prompt)
+
+    @cached_property
+    def form(self) -> MessageForm:
+        """How the template wants to be told contents and calls."""
+        return find_message_form(self._write, calls=self.mentions("tool_calls"))
+
+    def _write(
+        self, messages: Messages, tools: Tools | None, add_generation_prompt: bool = False
+    ) -> str:
         compiled = self._compiled_for_tools if tools else self._compiled
         return compiled.render(
             {
