@@ -125,3 +125,12 @@ def test_a_template_that_changes_letters_is_told():
     found, said = verdicts(made(CHATML.replace("message.content +", "message.content | lower +")))
     assert found["contents"] == "handled"
     assert "changes what messages say" in said["contents"]
+
+
+@pytest.mark.parametrize("edit", ["| lower", "| replace('/no_think', '')"])
+def test_a_template_whose_edits_put_control_tokens_together_is_broken(edit):
+    tokens = ["<|im_start|>", "<|im_end|>"]
+    renderer = made(CHATML.replace("message.content +", f"(message.content {edit}) +"), tokens)
+    found, said = verdicts(renderer)
+    assert found["control-tokens"] == "broken"
+    assert "of its own" in said["control-tokens"]

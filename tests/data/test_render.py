@@ -221,6 +221,16 @@ def test_a_template_that_changes_a_reply_is_told_of():
     assert kept.remarks == ()
 
 
+def test_one_conversation_has_one_moment():
+    source = "{{- '<|im_start|>system\\n' + strftime_now('%f') + '<|im_end|>\\n' -}}" + CHATML
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    (rendered,) = Renderer(tokenizer, ChatTemplate(source)).render_all(
+        [talk(("user", "a"), ("assistant", "One."), ("user", "b"), ("assistant", "Two."))]
+    )
+    assert rendered.remarks == ()
+    assert len(rendered.examples) == 1
+
+
 WORDS = st.sampled_from(
     ["Hello", " ", "the", "\n", "\n\n", " fox", "café", ".", "1", "<", ">", "  ", "é"]
 )

@@ -16,6 +16,7 @@ from hone.data.template import TemplateError
 
 __all__ = ["Property", "Verdict", "properties"]
 
+_LONGEST_WORD: Final = 24  # characters of what a template may look for in a text
 Verdict = Literal["ok", "handled", "broken"]
 _EDGED: Final = "\n\n\n  Aa <b>&</b> {x}  \n"
 
@@ -208,23 +209,40 @@ def _end(renderer: Renderer, tried: dict[str, Rendered], stops: frozenset[int]) 
 
 def _unforgeable(renderer: Renderer) -> Property:
     tokens = sorted(renderer.control.strings)
-    loud = " ".join([*tokens, *(text + text for text in tokens[:9])])
     tried = 0
-    for shape in (_everywhere, _in_tools, _in_contents):
-        forged, quiet = shape(loud), shape("".join("x" for _ in loud))
-        if not all(renderer.render_all([one])[0].fault is None for one in (forged, quiet)):
-            continue
-        tried += 1
-        if _controls(renderer, forged) != _controls(renderer, quiet):
-            return Property(
-                "control-tokens", "broken", "a message can write control tokens of its own"
-            )
+    for loud, quiet in _forgeries(tokens, sorted(renderer.template.literals)):
+        for shape in (_everywhere, _in_tools, _in_contents):
+            forged, harmless = shape(loud), shape(quiet)
+            if not all(renderer.render_all([one])[0].fault is None for one in (forged, harmless)):
+                continue
+            tried += 1
+            if _controls(renderer, forged) != _controls(renderer, harmless):
+                return Property(
+                    "control-tokens",
+                    "broken",
+                    "the template changes what messages say, so that one can write control tokens of its own",
+                )
     if not tried:
         return Property("control-tokens", "broken", "no conversation could be tried")
     count = f"{len(tokens):,} control token{'' if len(tokens) == 1 else 's'}"
     return Property(
         "control-tokens", "ok", f"{count}: text in messages and tools that spells one stays text"
     )
+
+
+def _forgeries(tokens: Sequence[str], literals: Sequence[str]) -> list[tuple[str, str]]:
+    """Texts that spell control tokens, or would after a template turned letters large or small or took
+    out a word that it speaks of; each with a harmless one of the same make."""
+    few = tokens[:4]
+    words = [word for word in literals if 0 < len(word) <= _LONGEST_WORD]
+    spliced = [(one[:2], word, one[2:]) for one in few for word in words]
+    whole = [*tokens, *(one + one for one in few)]
+    pairs = [(" ".join(whole), "".join("x" for _ in " ".join(whole)))]
+    pairs.append((" ".join(map(str.swapcase, tokens)), "x"))
+    pairs.append(
+        (" ".join(a + b + c for a, b, c in spliced), " ".join(f"x{b}x" for _, b, _ in spliced))
+    )
+    return pairs
 
 
 def _everywhere(text: str) -> Conversation:
