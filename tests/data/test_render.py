@@ -20,6 +20,7 @@ from tests.data.small import (
     sentence_piece,
     talk,
     text_tokenizer,
+    words,
 )
 
 ALTERNATING = ("user", "assistant")
@@ -209,6 +210,27 @@ def test_remarks_on_what_a_template_leaves_out():
     assert {"tools-not-written", "calls-not-written", "reasoning-not-written"} <= set(remarks)
 
 
+def test_a_template_that_changes_a_reply_is_told_of():
+    source = CHATML.replace("message.content +", "message.content.split('</a>')[-1] +")
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(source))
+    (changed,) = made.render_all([talk(("user", "a"), ("assistant", "b</a>c"))])
+    assert changed.remarks == ("content-changed",)
+    assert trained_texts(changed.examples, tokenizer) == ["c<|im_end|>"]
+    (kept,) = made.render_all([talk(("user", "a"), ("assistant", " b c "))])
+    assert kept.remarks == ()
+
+
+def test_one_conversation_has_one_moment():
+    source = "{{- '<|im_start|>system\\n' + strftime_now('%f') + '<|im_end|>\\n' -}}" + CHATML
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    (rendered,) = Renderer(tokenizer, ChatTemplate(source)).render_all(
+        [talk(("user", "a"), ("assistant", "One."), ("user", "b"), ("assistant", "Two."))]
+    )
+    assert rendered.remarks == ()
+    assert len(rendered.examples) == 1
+
+
 WORDS = st.sampled_from(
     ["Hello", " ", "the", "\n", "\n\n", " fox", "café", ".", "1", "<", ">", "  ", "é"]
 )
@@ -319,3 +341,50 @@ def test_a_tokenizer_that_cannot_be_cut_is_remarked():
     (example,) = rendered.examples
     ((_, stop),) = example.trained_spans()
     assert example.input_ids[stop - 1] == tokenizer.eos_id
+
+
+def test_rare_letters_are_trained_though_bytes_or_the_unknown_token_are_flagged_special():
+    made = renderer("metaspace-bare")
+    assert {"<0x0A>", "<unk>"} <= {token.content for token in made.tokenizer.added if token.special}
+    (example,) = made.render(talk(("user", "a"), ("assistant", "👩 <0x41>")))
+    assert trained_texts([example], made.tokenizer) == ["👩 A\n</s>"]
+    backend = words()
+    backend.add_special_tokens([AddedToken("[UNK]", special=True, normalized=False)])
+    tokenizer = text_tokenizer(backend, CHATML, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(CHATML))
+    (example,) = made.render(talk(("user", "hello"), ("assistant", "hello world")))
+    assert trained_texts([example], tokenizer) == [" hello [UNK] <|im_end|>"]
+
+
+def test_a_reply_after_a_reply_that_is_then_written_otherwise():
+    source = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}"
+        "{{- '<think></think>' if loop.last and m.role == 'assistant' -}}{{- m.content + '<|im_end|>\n' -}}"
+        "{%- endfor -%}{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+    )
+    tokenizer = text_tokenizer(byte_level(), source, eos_token="<|im_end|>")
+    made = Renderer(tokenizer, ChatTemplate(source))
+    conversation = talk(("user", "a"), ("assistant", "One."), ("assistant", "Two."))
+    (rendered,) = made.render_all([conversation])
+    assert rendered.remarks == ()
+    (example,) = rendered.examples  # as the second prompt has it: with the first reply as the last
+    assert trained_texts([example], tokenizer) == [
+        "<think></think>One.<|im_end|>",
+        "<think></think>Two.<|im_end|>",
+    ]
+    for (start, _), upto in zip(example.trained_spans(), (1, 2), strict=True):
+        assert example.input_ids[:start].tolist() == made.prompt(messages(conversation)[:upto])
+
+
+def test_added_tokens_that_are_no_control_tokens_are_encoded_as_the_tokenizer_does_and_told():
+    made = renderer("not-special")
+    tokenizer = made.tokenizer
+    tool = {"type": "function", "function": {"name": "<tool_call>"}}
+    (rendered,) = made.render_all(
+        [talk(("user", "a"), ("assistant", "<tool_call>b"), tools=(tool,))]
+    )
+    assert "added-text:<tool_call>" in rendered.remarks
+    ids = rendered.examples[0].input_ids.tolist()
+    assert ids.count(tokenizer.id_of("<tool_call>")) == 1
+    (plain,) = made.render_all([talk(("user", "a"), ("assistant", "<|im_end|> <tool_calls"))])
+    assert plain.remarks == ("control-text",)

@@ -56,7 +56,7 @@ def renderer(made: ChatTemplate) -> Renderer:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_template_is_asked_for_its_form_of_arguments(name):
-    assert Wants(template(CALLS[name])).arguments == WANTED[name]
+    assert template(CALLS[name]).form.as_text == (WANTED[name] == "text")
 
 
 def test_a_template_that_refuses_open_calls_is_asked_with_their_results():
@@ -64,8 +64,8 @@ def test_a_template_that_refuses_open_calls_is_asked_with_their_results():
         "{%- if messages[-1].tool_calls -%}{{- raise_exception('no result') -}}{%- endif -%}"
         "{%- if not tools -%}{{- raise_exception('no tools') -}}{%- endif -%}"
     )
-    assert Wants(template(CALLS["text joined"], refusals=refusals)).arguments == "text"
-    assert Wants(template(CALLS["tojson"], refusals=refusals)).arguments == "object"
+    assert template(CALLS["text joined"], refusals=refusals).form.as_text
+    assert not template(CALLS["tojson"], refusals=refusals).form.as_text
 
 
 @pytest.mark.parametrize("name", ["tojson", "text joined", "text written", "text or object"])
@@ -112,7 +112,7 @@ def test_a_template_that_does_not_shows_the_text_as_it_is_written():
     text = "<think>\nwhy\n</think>\n\nho"
     rendered = made.render_all([talk(("user", "q"), ("assistant", text))])[0]
     assert trained_texts(rendered.examples, made.tokenizer) == [text + "<|im_end|>"]
-    assert rendered.remarks == ()
+    assert set(rendered.remarks) == {"added-text:<think>", "added-text:</think>"}
     own = talk(("user", "q"), Message("assistant", "ho", reasoning="why"))
     assert "reasoning-not-written" in made.render_all([own])[0].remarks
 
@@ -181,8 +181,9 @@ def test_both_spellings_of_a_thought_are_one_example(qwen3, turns, breaks):
 @pytest.mark.parametrize("name", ["qwen2.5", "qwen3"])
 def test_real_templates(shared, name):
     tokenizer = TextTokenizer.load(shared / "tokenizers" / name)
-    wants = Wants(load_template(tokenizer))
-    assert wants.arguments == "object"
-    assert wants.reasoning == (name == "qwen3")
-    built_in = Wants(load_template(tokenizer, choice="chatml"))
-    assert (built_in.arguments, built_in.reasoning) == ("object", True)
+    own = load_template(tokenizer)
+    assert not own.form.as_text
+    assert Wants(own).reasoning == (name == "qwen3")
+    built_in = load_template(tokenizer, choice="chatml")
+    assert not built_in.form.as_text
+    assert Wants(built_in).reasoning

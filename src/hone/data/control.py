@@ -4,6 +4,7 @@ from forging them. It knows no turns."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -13,6 +14,7 @@ from hone.data.trie import trie_pattern
 
 # Tokens with these words in them open the body of a reply, not a turn.
 _BODY_WORDS: Final = ("think", "thought", "reason")
+_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
 _WORDS: Final = ("qwordone", "qwordtwo", "qwordthree")
 # Roles of made-up conversations, and whether a prompt for the next reply is asked for.
 _PROBES: Final = (
@@ -23,8 +25,10 @@ _PROBES: Final = (
 )
 _PRIVATE: Final = (range(0xE000, 0xF8FF), range(0xF0000, 0xFFFFD))
 _REPLACEMENT: Final = "�"
+_NONE: Final[frozenset[str]] = frozenset()
 _MEMO_TEXTS: Final = 2**14
 _MEMO_TOOLS: Final = 2**6
+_Seen = tuple[bool, bool, bool, frozenset[str]]
 
 
 class ControlTokens:
@@ -35,8 +39,14 @@ class ControlTokens:
     letters, and taken out again when the text is encoded.
     """
 
-    def __init__(self, tokens: Iterable[Added], literals: Iterable[str] = ()) -> None:
-        """`literals`: the texts that the template itself writes, which could complete a token."""
+    def __init__(
+        self,
+        tokens: Iterable[Added],
+        literals: Iterable[str] = (),
+        others: Iterable[str] = (),
+    ) -> None:
+        """`literals`: the texts that the template itself writes, which could complete a token. `others`:
+        added tokens that messages may spell, which are only noticed."""
         self.tokens = tuple(tokens)
         self.ids = frozenset(token.id for token in self.tokens)
         self.strings = frozenset(token.content for token in self.tokens)
@@ -49,16 +59,23 @@ class ControlTokens:
         self._completed_before, self._completed_after, self._completed_around = _completed(
             self._long, tuple(literals)
         )
-        self._memo: dict[str, tuple[bool, bool, bool]] = {}
-        self._tools: dict[str, tuple[bool, bool, bool]] = {}
+        spelled = frozenset(others)
+        self._others = trie_pattern(spelled)
+        self._other_heads = tuple({text[:2] for text in spelled})
+        self._memo: dict[str, _Seen] = {}
+        self._tools: dict[str, _Seen] = {}
 
     def threaten(self, messages: Sequence[Any], tools: Sequence[Any]) -> bool:
         """Whether any text holds a control token, or could be part of one with what stands beside it."""
+        return self.look(messages, tools)[0]
+
+    def look(self, messages: Sequence[Any], tools: Sequence[Any]) -> tuple[bool, frozenset[str]]:
+        """Whether any text threatens, as `threaten` says, and which other added tokens are spelled."""
         seen = [*map(self._look, strings_in(messages))]
         if tools:
             seen.append(self._look_at_tools(tools))
-        held, starts, ends = (any(one[i] for one in seen) for i in range(3))
-        return held or (starts and ends)  # the latter: two texts that a template puts side by side
+        held, starts, ends, others = _together(seen)
+        return held or (starts and ends), others  # the latter: two texts put side by side
 
     def threatened_by(self, texts: Iterable[str]) -> bool:
         """The same for plain texts."""
@@ -81,21 +98,20 @@ class ControlTokens:
         after = text.endswith(self._beginnings)
         return f"{mark if before else ''}{text}{mark if after else ''}"
 
-    def _look_at_tools(self, tools: Sequence[Any]) -> tuple[bool, bool, bool]:
+    def _look_at_tools(self, tools: Sequence[Any]) -> _Seen:
         """The same for a list of tools, which is long and mostly equal from row to row."""
         key = json.dumps(tools)
         known = self._tools.get(key)
         if known is None:
-            seen = [*map(self._look, strings_in(list(tools)))]
-            held, starts, ends = (any(one[i] for one in seen) for i in range(3))
-            known = (held, starts, ends)
+            known = _together([*map(self._look, strings_in(list(tools)))])
             if len(self._tools) >= _MEMO_TOOLS:
                 self._tools.clear()
             self._tools[key] = known
         return known
 
-    def _look(self, text: str) -> tuple[bool, bool, bool]:
-        """Whether the text threatens by itself, and whether its start or its end is part of a token."""
+    def _look(self, text: str) -> _Seen:
+        """Whether the text threatens by itself, whether its start or its end is part of a token, and
+        which other added tokens it spells."""
         known = self._memo.get(text)
         if known is None:
             held = (
@@ -105,7 +121,11 @@ class ControlTokens:
                 or text.endswith(self._completed_after)
                 or text in self._completed_around
             )
-            known = (held, text.startswith(self._endings), text.endswith(self._beginnings))
+            others = _NONE
+            if any(head in text for head in self._other_heads):
+                others = frozenset(found[0] for found in self._others.finditer(text))
+            starts, ends = text.startswith(self._endings), text.endswith(self._beginnings)
+            known = (held, starts, ends, others)
             if len(self._memo) >= _MEMO_TEXTS:
                 self._memo.clear()
             self._memo[text] = known
@@ -113,6 +133,12 @@ class ControlTokens:
 
     def _holds(self, text: str) -> bool:
         return any(head in text for head in self._heads) and self._pattern.search(text) is not None
+
+
+def _together(seen: Sequence[_Seen]) -> _Seen:
+    """What is seen in several texts."""
+    held, starts, ends = (any(one[i] for one in seen) for i in range(3))
+    return held, starts, ends, _NONE.union(*(one[3] for one in seen))
 
 
 def _completed(
@@ -134,8 +160,15 @@ def _completed(
 
 
 def find_control_tokens(tokenizer: TextTokenizer, template: ChatTemplate) -> ControlTokens:
-    """Tokens flagged special, and added tokens that the template writes where a turn begins or ends."""
-    found = {token.id: token for token in tokenizer.added if token.special}
+    """Tokens flagged special, and added tokens that the template writes where a turn begins or ends.
+
+    Tokens of single bytes are none, however they are flagged: they are how rare letters are written.
+    """
+    found = {
+        token.id: token
+        for token in tokenizer.added
+        if token.special and not _BYTE.fullmatch(token.content)
+    }
     others = [
         token
         for token in tokenizer.added
@@ -152,7 +185,12 @@ def find_control_tokens(tokenizer: TextTokenizer, template: ChatTemplate) -> Con
         for token in others:
             if token.content in before_result and not names & set(_counterparts(token.content)):
                 found[token.id] = token
-    return ControlTokens(found.values(), template.literals)
+    free = [
+        token.content
+        for token in tokenizer.added
+        if token.id not in found and token.content.strip(" \n\t\u2581")
+    ]
+    return ControlTokens(found.values(), template.literals, free)
 
 
 def _scaffolding(template: ChatTemplate) -> list[str]:

@@ -254,7 +254,10 @@ class Moulds:
         trace = Trace(self._traced, texts)
         messages: list[dict[str, object]] = []
         for place, role in enumerate(structure.roles):
-            message: dict[str, object] = {"role": role, "content": trace.text((place, "content"))}
+            content: object = trace.text((place, "content"))
+            if self._template.form.parts:
+                content = [{"type": "text", "text": content}]
+            message: dict[str, object] = {"role": role, "content": content}
             if (place, "reasoning") in texts:
                 said = trace.text((place, "reasoning"))
                 message["reasoning_content"] = message["thinking"] = said

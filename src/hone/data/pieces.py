@@ -65,7 +65,9 @@ class Pieces:
         self._pattern = trie_pattern(self._tokens)
         # A token that counts only as a single word stays in its piece, where the tokenizer finds it.
         alone = {token.id for token in tokenizer.added if token.single_word}
-        self._never_in_pieces = control.ids - alone
+        # What letters outside the vocabulary become is no forgery, though it may be flagged special.
+        self._forbidden = control.ids - tokenizer.unknown_ids
+        self._never_in_pieces = self._forbidden - alone
         self._cache: dict[tuple[str, bool, bool], Int32] = {}
         self._cached_characters = 0
 
@@ -103,7 +105,7 @@ class Pieces:
                 texts = self._encode_fast(self._encoder, texts, continues=continues)
             found = self._tokenizer.encode_many(list(texts), continues=continues, plain=is_guarded)
             for bare, ids in zip(texts, found, strict=True):
-                forbidden = self._control.ids if is_guarded else self._never_in_pieces
+                forbidden = self._forbidden if is_guarded else self._never_in_pieces
                 if not forbidden.isdisjoint(ids):
                     ids = self._spelled(bare, continues=continues)
                 self._keep((bare, continues, is_guarded), np.array(ids, dtype=np.int32))
@@ -163,12 +165,12 @@ class Pieces:
         ids: list[int] = []
         for part in _halves(text, self._control):
             found = self._tokenizer.encode_many([part], continues=continues, plain=True)[0]
-            if not self._control.ids.isdisjoint(found):
+            if not self._forbidden.isdisjoint(found):
                 found = [
                     i
                     for letter in part
                     for i in self._tokenizer.encode_many([letter], continues=True, plain=True)[0]
-                    if i not in self._control.ids
+                    if i not in self._forbidden
                 ]
             ids += found
             continues = True

@@ -117,7 +117,7 @@ class Renderer:
         `messages` as `Message.as_template` gives them.
         """
         told = [self._told(dict(message)) for message in messages]
-        safe, safe_tools, mark = self._guarded(told, tools)
+        safe, safe_tools, mark, _ = self._guarded(told, tools)
         text = self.template.render(safe, safe_tools, True)
         return [int(i) for ids in self._pieces.ids_of(self._pieces.split(text), mark) for i in ids]
 
@@ -151,7 +151,8 @@ class Renderer:
         conversation, trained = draft.conversation, draft.trained
         told = [self._told(message.as_template()) for message in conversation.messages]
         try:
-            messages, tools, draft.mark = self._guarded(told, conversation.tools)
+            messages, tools, draft.mark, spelled = self._guarded(told, conversation.tools)
+            draft.remarks += [f"added-text:{token}" for token in sorted(spelled)]
             finder = TurnFinder(
                 self.template,
                 messages,
@@ -206,17 +207,21 @@ class Renderer:
         message = {**message, "role": self._role(message["role"])}
         return self._wants.told(message) if message["role"] == "assistant" else message
 
-    def _guarded(self, messages: Objects, tools: Objects) -> tuple[Objects, Objects, str]:
-        """Messages and tools whose text cannot become a control token, and the mark that this took, or ''."""
+    def _guarded(
+        self, messages: Objects, tools: Objects
+    ) -> tuple[Objects, Objects, str, frozenset[str]]:
+        """Messages and tools whose text cannot become a control token, and the mark that this took, or '';
+        and the other added tokens that they spell."""
         bodies = [{k: v for k, v in message.items() if k != "role"} for message in messages]
-        if not self.control.threaten(bodies, tools):
-            return messages, tools, ""
+        threatened, spelled = self.control.look(bodies, tools)
+        if not threatened:
+            return messages, tools, "", spelled
         (mark,) = unused_characters(strings_in([bodies, list(tools)]), 1)
         safe = [
             {"role": message["role"], **guarded(body, self.control, mark)}
             for message, body in zip(messages, bodies, strict=True)
         ]
-        return safe, guarded(list(tools), self.control, mark), mark
+        return safe, guarded(list(tools), self.control, mark), mark, spelled
 
     def _noticed(self, draft: _Draft, places: Sequence[int]) -> Iterable[str]:
         """Remarks on what the template made of a row, or left out of it."""
@@ -230,8 +235,12 @@ class Renderer:
         for turn, place in zip(draft.turns, places, strict=True):
             thought = split_thought(messages[place].content) if turn.is_reply else None
             reasoning = (thought[0] if thought else messages[place].reasoning or "").strip()
-            if reasoning and not draft.mark and reasoning not in turn.text[turn.start : turn.stop]:
+            content = thought[1] if thought else messages[place].content
+            written = turn.text[turn.start : turn.stop]
+            if not draft.mark and reasoning not in written:
                 yield "reasoning-not-written"
+            if not draft.mark and content.strip() not in written:
+                yield "content-changed"
             if messages[place].tool_calls and not self.template.mentions("tool_calls"):
                 yield "calls-not-written"
             if not turn.closes and turn.is_reply:

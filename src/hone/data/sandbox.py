@@ -102,12 +102,13 @@ class CompiledTemplate:
 
     @contextlib.contextmanager
     def remembering(self) -> Generator[None]:
-        """Within, one object is written as JSON once; nothing may change it meanwhile."""
+        """Within, one object is written as JSON once, and nothing may change it meanwhile; the clock stands."""
         self._environment.remembered = {}
+        self._environment.moment = datetime.now()
         try:
             yield
         finally:
-            self._environment.remembered = None
+            self._environment.remembered = self._environment.moment = None
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """The text. Raises TemplateError."""
@@ -140,6 +141,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
     budget: _Budget
     remembered: dict[Any, tuple[Any, str]] | None = None
+    moment: datetime | None = None
 
     def __init__(self) -> None:
         super().__init__(
@@ -158,7 +160,7 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         names.pop("lipsum", None)
         names["range"] = self._range
         names["raise_exception"] = _raise_exception
-        names["strftime_now"] = _strftime_now
+        names["strftime_now"] = self._strftime_now
         names["dict"] = _PlainDict()
         names["namespace"] = _PlainNamespace
 
@@ -315,6 +317,9 @@ class SandboxEnvironment(ImmutableSandboxedEnvironment):
         self.budget.spend(len(numbers) // 16)
         return numbers
 
+    def _strftime_now(self, form: str) -> str:
+        return (self.moment or datetime.now()).strftime(form)
+
     def _tojson(
         self,
         value: Any,
@@ -454,10 +459,6 @@ def _check_integers(values: Iterable[Any], most: int) -> None:
 
 def _bits(value: object) -> int:
     return value.bit_length() if isinstance(value, int) else 0
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
 
 
 def _check_name(name: object) -> None:

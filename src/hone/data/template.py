@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from hone.data.message_form import MessageForm, find_message_form
 from hone.data.named_templates import NAMED, named_source
 from hone.data.sandbox import TemplateError, compile_template
 from hone.data.tokenizer import TextTokenizer
@@ -46,7 +48,8 @@ class ChatTemplate:
         self.origin = origin
         self.given = dict(variables or {})
         """The user's own variables, beside the names of tokens."""
-        self._tool_source = tool_source
+        self.tool_source = tool_source
+        """A second template for conversations with tools, or None."""
         self._variables = {**(names or {}), **(variables or {})}
         self._compiled = compile_template(source)
         self._compiled_for_tools = compile_template(tool_source) if tool_source else self._compiled
@@ -54,7 +57,7 @@ class ChatTemplate:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the source and of every variable it is given."""
-        told = [self.source, self._tool_source, self._variables]
+        told = [self.source, self.tool_source, self._variables]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -70,7 +73,7 @@ class ChatTemplate:
 
     def mentions(self, name: str) -> bool:
         """Whether the source holds this word anywhere."""
-        return name in self.source or name in (self._tool_source or "")
+        return name in self.source or name in (self.tool_source or "")
 
     @contextlib.contextmanager
     def remembering(self) -> Generator[None]:
@@ -81,7 +84,22 @@ class ChatTemplate:
     def render(
         self, messages: Messages, tools: Tools | None = None, add_generation_prompt: bool = False
     ) -> str:
-        """The text of `messages`. Raises TemplateError when the template refuses them or exceeds its bounds."""
+        """The text of `messages`, as `Message.as_template` gives them; the template is told of them in its form.
+
+        Raises TemplateError when the template refuses them or exceeds its bounds.
+        """
+        if self.form != MessageForm():
+            messages = [self.form.told(message) for message in messages]
+        return self._write(messages, tools, add_generation_prompt)
+
+    @cached_property
+    def form(self) -> MessageForm:
+        """How the template wants to be told contents and calls."""
+        return find_message_form(self._write, calls=self.mentions("tool_calls"))
+
+    def _write(
+        self, messages: Messages, tools: Tools | None, add_generation_prompt: bool = False
+    ) -> str:
         compiled = self._compiled_for_tools if tools else self._compiled
         return compiled.render(self.variables(messages, tools, add_generation_prompt))
 

@@ -117,6 +117,12 @@ class TextTokenizer:
         """Ids of the added tokens that the tokenizer flags special."""
         return frozenset(token.id for token in self.added if token.special)
 
+    @cached_property
+    def unknown_ids(self) -> frozenset[int]:
+        """Ids that stand for letters outside the vocabulary: an unknown token, or bytes."""
+        with self._mode(continues=True, plain=True):
+            return frozenset(self._backend.encode("\ue000", add_special_tokens=False).ids)
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, added tokens included."""

@@ -83,13 +83,14 @@ class TurnFinder:
         remarks: list[str] = []
         try:
             prompt = self._render(self._messages[:place], reply=True)
-            start = common_length(prompt, text)
-            if start < len(prompt):
-                remarks.append("prompt-not-a-prefix")
-                start = min(start, self._start_by_difference(place, text))
         except TemplateError:
             remarks.append("prompt-not-rendered")
             start = self._start_by_difference(place, text)
+        else:
+            start = len(prompt)
+            if not text.startswith(prompt):
+                text, start, found = self._after_other_history(place, prompt, text)
+                remarks += [] if found else ["prompt-not-a-prefix"]
         text, stop, closes = self._end(text, start)
         return Turn(weight, text, start, stop, closes, tuple(remarks))
 
@@ -111,6 +112,26 @@ class TurnFinder:
             if start + end >= stop:
                 return Turn(weight, text, start, start + end, True, (), False)
         return Turn(weight, text[:stop], start, stop, False, (), False)
+
+    def _after_other_history(self, place: int, prompt: str, text: str) -> tuple[str, int, bool]:
+        """The turn after the prompt of inference, where the template writes what precedes it otherwise
+        once the turn is there; and whether the turn's heading was found, so that this can be done.
+
+        Otherwise the text stays, and the turn starts where it leaves the prompt or begins to say something.
+        """
+        said = self._start_by_difference(place, text)
+        common = common_length(prompt, text)
+        try:
+            before = self._render(self._messages[:place])
+        except TemplateError:
+            return text, said, False
+        if text.startswith(before):
+            return text, min(common, said), False
+        heading = prompt[len(before) :] if prompt.startswith(before) else ""
+        at = text.rfind(heading, 0, said) if heading.strip() else -1
+        if at < 0:
+            return text, said, False
+        return prompt + text[at + len(heading) :], len(prompt), True
 
     def _render(self, messages: Sequence[Message], *, reply: bool = False) -> str:
         return self._template.render(messages, self._tools, reply)

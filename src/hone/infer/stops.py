@@ -10,6 +10,7 @@ from hone.data.conversation import Conversation, Message
 from hone.data.example import Origin
 from hone.data.render import Renderer
 from hone.data.template import TemplateError
+from hone.data.tokenizer import TextTokenizer
 
 
 def stop_ids(renderer: Renderer, folder: Path) -> tuple[int, ...]:
@@ -18,12 +19,15 @@ def stop_ids(renderer: Renderer, folder: Path) -> tuple[int, ...]:
     The end of turn is read off a rendered conversation, so it is the very token that training trains; the
     tokenizer's end of text and what `folder` (the base model's) names as ends are added.
     """
-    found = set(_end_of_turn(renderer))
-    if renderer.tokenizer.eos_id is not None:
-        found.add(renderer.tokenizer.eos_id)
+    return tuple(sorted({*_end_of_turn(renderer), *named_stop_ids(renderer.tokenizer, folder)}))
+
+
+def named_stop_ids(tokenizer: TextTokenizer, folder: Path) -> frozenset[int]:
+    """Ids at which the model's own files let a reply stop: its end of text, and what `folder` names."""
+    found = set[int]() if tokenizer.eos_id is None else {tokenizer.eos_id}
     for name in ("generation_config.json", "config.json"):
         found.update(_named_ends(folder / name))
-    return tuple(sorted(found))
+    return frozenset(found)
 
 
 def _end_of_turn(renderer: Renderer) -> list[int]:
