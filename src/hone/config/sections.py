@@ -101,6 +101,8 @@ class SourceSection(Section):
     """Shape of its rows."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name to its own."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """The names that its `sharegpt` rows use."""
     split: str | None = None
     """Which split of a folder or hub dataset. Unset: `train`."""
     subset: str | None = None
@@ -142,6 +144,12 @@ class DataSection(Section):
     """Longest row, in tokens. Unset: the model's own limit."""
     too_long: Literal["refuse", "drop", "cut"] = "refuse"
     """What happens to a longer row: `refuse` stops before anything loads, `drop` leaves it out, `cut` keeps its first `max_length` tokens. Dropped and cut rows are counted."""
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    """What happens to a row that cannot be used (not JSON, another shape, an unknown role): `refuse` stops and names it, `drop` leaves it out and counts it."""
+    workers: (
+        Annotated[int, Field(ge=0, le=64), BeforeValidator(_whole_from_text)] | Literal["auto"]
+    ) = "auto"
+    """Processes that prepare rows ahead of training. `auto`: one per core for files from 8 MiB on; 0 prepares all rows in the run's own process first."""
     shuffle: bool = True
     """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file."""
     validation_split: Share = 0.0

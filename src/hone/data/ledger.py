@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 LINES_KEPT: Final = 5
+_COUNTS: Final = (
+    "read", "kept", "examples", "tokens", "trained_tokens", "waiting", "blank_lines",
+    "lost_trained_tokens",
+)  # fmt: skip
 
 
 @dataclass
@@ -21,10 +25,15 @@ class Tally:
         if len(self.lines) < LINES_KEPT:
             self.lines.append(line)
 
+    def merge(self, other: Tally) -> None:
+        """Count what another one counted; the first lines of both are kept."""
+        self.count += other.count
+        self.lines = sorted([*self.lines, *other.lines])[:LINES_KEPT]
+
 
 @dataclass
 class Ledger:
-    """Counts of one file's way to Examples. `read` = `kept` + everything `dropped`, always."""
+    """Counts of one file's way to Examples. `read` = `kept` + everything `dropped` + `waiting`, always."""
 
     file: str = ""
     shape: str = ""
@@ -33,6 +42,8 @@ class Ledger:
     examples: int = 0
     tokens: int = 0
     trained_tokens: int = 0
+    waiting: int = 0
+    """Rows that are read and not prepared yet."""
     blank_lines: int = 0
     lost_trained_tokens: int = 0
     dropped: dict[str, Tally] = field(default_factory=dict[str, Tally])
@@ -50,6 +61,16 @@ class Ledger:
         else:
             self.notices.setdefault(code, Tally()).add(line)
 
+    def add(self, other: Ledger) -> None:
+        """Take in the counts of other rows of the same file."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.shape = self.shape or other.shape
+        self.cut.merge(other.cut)
+        for ours, theirs in ((self.dropped, other.dropped), (self.notices, other.notices)):
+            for name, tally in theirs.items():
+                ours.setdefault(name, Tally()).merge(tally)
+
     def names(self, tally: Tally) -> list[str]:
         """The first rows of a tally as `file:line`."""
         return [f"{self.file}:{line}" for line in tally.lines]
@@ -63,7 +84,8 @@ class Ledger:
         """Such as `read 200 = kept 198 + dropped 2 (too long: 2)`."""
         reasons = ", ".join(f"{reason}: {tally.count}" for reason, tally in self.dropped.items())
         text = f"read {self.read} = kept {self.kept} + dropped {self.num_dropped}"
-        return text + (f" ({reasons})" if reasons else "")
+        text += f" ({reasons})" if reasons else ""
+        return text + (f" + waiting {self.waiting}" if self.waiting else "")
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as plain JSON."""
@@ -76,6 +98,7 @@ class Ledger:
             "shape": self.shape,
             "read": self.read,
             "kept": self.kept,
+            "waiting": self.waiting,
             "examples": self.examples,
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
@@ -97,10 +120,7 @@ class Ledger:
         return cls(
             **{
                 key: told[key]
-                for key in (
-                    "file", "shape", "read", "kept", "examples", "tokens", "trained_tokens",
-                    "blank_lines", "lost_trained_tokens",
-                )
+                for key in ("file", "shape", *_COUNTS)
             },
             dropped={name: tally(one) for name, one in told["dropped"].items()},
             cut=tally(told["cut"]),

@@ -59,6 +59,7 @@ class Row:
     value: JsonObject
     origin: Origin
     num_bytes: int = 0
+    start: int = 0
 
 
 class RowReader:
@@ -84,9 +85,15 @@ class RowReader:
         self._chunk_bytes = chunk_bytes
         self.blank_lines = 0
         self.had_bom = False
+        self._is_lines = True
         self._digest = hashlib.sha256()
         if stream is None:
             check_regular(self._path, self.file)
+
+    @property
+    def is_lines(self) -> bool:
+        """Whether each row stands on a line of its own; known once reading has begun."""
+        return self._is_lines
 
     @property
     def sha256(self) -> str:
@@ -117,6 +124,7 @@ class RowReader:
             self._digest.update(stream.read(len(_BOM)))
         found = False
         opening = self._list_opening(stream)
+        self._is_lines = opening is None
         rows = self._line_rows(stream) if opening is None else self._list_rows(stream, opening)
         for row in rows:
             found = True
@@ -151,23 +159,18 @@ class RowReader:
         return wrapped and wrapped[0]
 
     def _line_rows(self, stream: BinaryIO) -> Iterator[Row]:
-        number = 0
-        while line := stream.readline(MAX_ROW_BYTES + 1):
-            number += 1
-            self._digest.update(line)
-            origin = Origin(self.file, number)
-            if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
-                raise too_large(origin)
-            if line.endswith(b"\n"):
-                line = line[:-1]
-            if line.endswith(b"\r"):
-                line = line[:-1]
-            if not line.strip(b" \t"):
+        place = stream.tell() if self._stream is None else 0
+        for line, start, data in lines_in(stream, self.file, place, seen=self._digest.update):
+            if is_blank(data):
                 self.blank_lines += 1
                 continue
-            if number == 1 and self._one_object(line):
-                line = self._rest(stream, line)
-            yield Row(parse_row(line, origin), origin, len(line))
+            origin = Origin(self.file, line + 1)
+            if line == 0 and self._one_object(data):
+                self._is_lines = False
+                whole = self._rest(stream, data)
+                yield Row(parse_row(whole, origin), origin, stream.tell() - start, start)
+            else:
+                yield Row(parse_row(data, origin), origin, len(data), start)
 
     def _one_object(self, first: bytes) -> bool:
         """A .json file whose first line is only the beginning of an object is one object over many lines."""
@@ -188,9 +191,40 @@ class RowReader:
             seen=self._digest.update,
             chunk_bytes=self._chunk_bytes,
         )
-        for line, data in scanner:
+        before = stream.tell() if self._stream is None else 0
+        for line, start, data in scanner:
             origin = Origin(self.file, line)
-            yield Row(parse_row(data, origin), origin, len(data))
+            yield Row(parse_row(data, origin), origin, len(data), before + start)
+
+
+def lines_in(
+    stream: BinaryIO,
+    name: str,
+    at: int,
+    end: int | None = None,
+    *,
+    seen: Callable[[bytes], object] | None = None,
+) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 0, first byte, content without its line end) of each line that begins before `end`.
+
+    The stream stands at byte `at`, the beginning of a line. Only LF ends a line, a CR before it is
+    dropped. `seen` gets every byte. Raises DataError for a line above `MAX_ROW_BYTES`.
+    """
+    number = 0
+    while (end is None or at < end) and (line := stream.readline(MAX_ROW_BYTES + 1)):
+        if seen is not None:
+            seen(line)
+        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            raise too_large(Origin(name, number + 1))
+        start = at
+        at += len(line)
+        yield number, start, line.removesuffix(b"\n").removesuffix(b"\r")
+        number += 1
+
+
+def is_blank(line: bytes) -> bool:
+    """Whether a line holds nothing but spaces and tabs."""
+    return not line.strip(b" \t")
 
 
 class _ListScanner:
@@ -216,8 +250,9 @@ class _ListScanner:
         self._buffer = b""
         self._at = 0
         self._line = 1
+        self._passed = 0  # bytes that have left the buffer
 
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+    def __iter__(self) -> Iterator[tuple[int, int, bytes]]:
         self._next_byte()
         while len(self._buffer) - self._at < len(self._opening):
             self._more(self._chunk_bytes)
@@ -233,9 +268,9 @@ class _ListScanner:
                 raise self._fault("every element of the list must be an object", byte)
             first = False
             line, stop = self._line, self._object_end()
-            data = self._buffer[self._at : stop]
+            start, data = self._passed + self._at, self._buffer[self._at : stop]
             self._advance(stop - self._at)
-            yield line, data
+            yield line, start, data
         self._advance(1)
         if self._opening != b"[":
             if (byte := self._next_byte()) != b"}":
@@ -283,6 +318,7 @@ class _ListScanner:
         data = self._stream.read(count)
         self._seen(data)
         self._buffer = self._buffer[self._at :] + data
+        self._passed += self._at
         self._at = 0
         return bool(data)
 

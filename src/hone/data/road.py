@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 from hone.config.sections import DataSection
@@ -12,10 +11,9 @@ from hone.data.conversation import Content
 from hone.data.example import Example, Origin
 from hone.data.formats import RowFormat
 from hone.data.ledger import Ledger
-from hone.data.reader import Row, RowReader
+from hone.data.reader import Row
 from hone.data.remarks import SENTENCES
 from hone.data.render import Rendered, Renderer
-from hone.errors import DataError
 
 _BATCH_ROWS: Final = 64
 _BATCH_BYTES: Final = 4 * 2**20
@@ -65,68 +63,50 @@ class RoadRow:
     why it is not trained, or is empty."""
 
     origin: Origin
-    content: int
     examples: list[Example]
     uncut: list[Example]
     dropped: str = ""
 
 
 class Road:
-    """Leads the rows of one file to Examples and keeps the ledger; `name` is what messages call the file.
+    """Leads rows of one file to Examples and keeps the ledger.
 
-    What preview shows and what training stores both come from here.
+    What preview shows and what training stores both come from here. `shape` is that of the rows, where it
+    is known already.
     """
 
     def __init__(
         self,
         section: DataSection,
+        renderer: Renderer,
         *,
-        renderer: Callable[[], Renderer],
         max_length: int,
         file: str,
-        name: str | None = None,
+        shape: str | None = None,
     ) -> None:
         self._section = section
         self._renderer = renderer
         self._max_length = max_length
-        self._file = name or file
-        self._reader = RowReader(file, name=name)
-        self._format = RowFormat(section.format, section.columns, section.tags)
-        self._too_long: list[tuple[int, int]] = []
-        self.ledger = Ledger(file=self._file)
+        self._format = row_format(section, shape)
+        self.too_long: list[tuple[int, int]] = []
+        """Line and tokens of each row that the limit refuses."""
+        self.ledger = Ledger(file=file)
 
-    @property
-    def sha256(self) -> str:
-        """Hash (hex) of the bytes read so far."""
-        return self._reader.sha256
-
-    def kept(self) -> Iterator[RoadRow]:
-        """Rows that are trained, in order. Raises DataError at the end when the limit refuses rows, or
-        when nothing is left."""
-        for row in self.rows():
-            if not row.dropped:
-                yield row
-        self._settle()
-
-    def rows(self, *, skip: int = 0, most: int | None = None) -> Iterator[RoadRow]:
-        """Rows, dropped ones too: all after the first `skip`, or the next `most`; nothing behind them is
-        read. What the limit refuses comes uncut."""
-        renderer = self._renderer()
-        source = islice(iter(self._reader), None if most is None else skip + most)
-        for row in islice(source, skip):
-            self._format.read(row)
+    def lead(self, rows: Iterable[Row]) -> Iterator[RoadRow]:
+        """Each row at its end, dropped ones too; what the limit refuses comes uncut. Raises DataError."""
+        source = iter(rows)
         while batch := _batch(source):
             conversations = [self._format.read(row) for row in batch]
             self.ledger.shape = self._format.shape
             for conversation, rendered in zip(
-                conversations, renderer.render_all(conversations), strict=True
+                conversations, self._renderer.render_all(conversations), strict=True
             ):
                 yield self._measure(conversation, rendered)
-        self.ledger.blank_lines = self._reader.blank_lines
-        if self._reader.blank_lines:
-            self.ledger.notice(f"blank-lines:{self._reader.blank_lines:,}")
-        if self._reader.had_bom:
-            self.ledger.notice("byte-order-mark")
+
+    def pass_over(self, rows: Iterable[Row]) -> None:
+        """Read rows that are not wanted: they are checked, and settle the shape. Raises DataError."""
+        for row in rows:
+            self._format.read(row)
 
     def _measure(self, conversation: Content, rendered: Rendered) -> RoadRow:
         line = conversation.origin.line
@@ -146,15 +126,14 @@ class Road:
             self.ledger.drop(dropped, line)
         else:
             self._count(kept)
-        content = conversation.content_hash()
-        return RoadRow(conversation.origin, content, [] if dropped else kept, examples, dropped)
+        return RoadRow(conversation.origin, [] if dropped else kept, examples, dropped)
 
     def _shorten(
         self, line: int, examples: list[Example], longest: int
     ) -> tuple[str, list[Example]]:
         match self._section.too_long:
             case "refuse":
-                self._too_long.append((line, longest))
+                self.too_long.append((line, longest))
                 return "", examples
             case "drop":
                 return "too long", []
@@ -176,26 +155,10 @@ class Road:
         self.ledger.tokens += sum(one.num_tokens for one in examples)
         self.ledger.trained_tokens += sum(one.num_trained_tokens for one in examples)
 
-    def _settle(self) -> None:
-        if self._too_long:
-            first = ", ".join(f"{self._file}:{line} ({n:,})" for line, n in self._too_long[:5])
-            longest = max(length for _, length in self._too_long)
-            raise DataError(
-                f"{len(self._too_long)} of {self.ledger.read} rows are longer than "
-                f"{self._max_length:,} tokens; the longest has {longest:,}",
-                where=first,
-                remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out) "
-                "or 'cut' (keep their beginning)",
-            )
-        if not self.ledger.kept:
-            dropped = self.ledger.dropped.values()
-            rows = [name for tally in dropped for name in self.ledger.names(tally)]
-            raise DataError(
-                f"there is nothing to train on: {self.ledger.sentence()}",
-                where=", ".join(rows[:5]),
-                remedy="at least one row needs an assistant turn with a weight above 0 "
-                "that the chat template accepts and the length limit leaves whole",
-            )
+
+def row_format(section: DataSection, shape: str | None = None) -> RowFormat:
+    """How the rows that `section` names are read. `shape` is theirs, where it is known."""
+    return RowFormat(shape or section.format, section.columns, section.tags)
 
 
 def _batch(source: Iterator[Row]) -> list[Row]:

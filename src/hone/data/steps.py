@@ -9,8 +9,9 @@ import numpy as np
 
 from hone.data.example import Example
 from hone.data.layout import Branch, branch, lay_out
-from hone.data.order import rows_of_step, steps_per_epoch
-from hone.pack import Step
+from hone.data.mix import mixed_order, rows_of_mixed_step
+from hone.data.order import steps_per_epoch
+from hone.pack import Int64, Step
 
 
 class Rows(Protocol):
@@ -19,6 +20,15 @@ class Rows(Protocol):
     @property
     def num_rows(self) -> int:
         """Rows, the unit of a batch."""
+        ...
+
+    @property
+    def row_counts(self) -> tuple[int, ...]:
+        """Rows from each source, which stand one source after the other."""
+        ...
+
+    def ensure(self, rows: Int64) -> None:
+        """Return when these rows are prepared."""
         ...
 
     def examples(self, row: int) -> list[Example]:
@@ -42,7 +52,10 @@ class StepSource:
         shuffle: bool,
         share_prefixes: bool,
         pack: bool,
+        weights: tuple[float, ...] | None = None,
     ) -> None:
+        """`weights`: the proportions in which several sources are mixed; None takes every row once."""
+        self._weights = weights
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
@@ -62,14 +75,22 @@ class StepSource:
 
     def step(self, index: int, micro_batch_tokens: int) -> Step:
         """The 0-based step `index`, in Packs of at most `micro_batch_tokens` tokens."""
-        rows = rows_of_step(
+        rows = rows_of_mixed_step(
             index,
-            num_rows=self._rows.num_rows,
+            row_counts=self._rows.row_counts,
+            weights=self._weights,
             batch_size=self._batch_size,
             seed=self._seed,
             shuffle=self._shuffle,
         )
+        self._rows.ensure(rows)
         return self._lay_out(index, [int(row) for row in rows], micro_batch_tokens)
+
+    def order_from(self, index: int) -> Int64:
+        """The rows that step `index` and those after it take in their epoch, in order."""
+        epoch, within = divmod(index, self.steps_per_epoch)
+        order = mixed_order(self._rows.row_counts, self._weights, self._seed, epoch, self._shuffle)
+        return order[within * self._batch_size :]
 
     def _lay_out(self, index: int, rows: Sequence[int], budget: int) -> Step:
         branches: list[Branch] = []

@@ -152,6 +152,9 @@ class _Loop:
         began = time.perf_counter()
         index = self.progress.step
         step, terms = self.gradients(index)
+        if step.weight <= 0:
+            self.pass_over(step)
+            return
         norm = gradient_norm(self.parameters)
         # The one place where the host waits for the device: nothing may move before this is known.
         *losses, norm_value = read_numbers([*terms, norm])
@@ -190,16 +193,24 @@ class _Loop:
             epoch=(index + 1) / self.plan.steps_per_epoch,
         )
 
+    def pass_over(self, step: Step) -> None:
+        """A step all of whose rows were dropped: it counts, and changes nothing."""
+        self.progress = self.progress.after_empty_step()
+        self.say(
+            "notice",
+            code="empty-step",
+            message=f"step {step.index + 1} was passed over: all of its rows were dropped "
+            f"({', '.join(step.row_names[:3])}{' ...' if len(step.row_names) > 3 else ''})",
+        )
+
     def gradients(self, index: int) -> tuple[Step, list[Tensor]]:
         """Lay the step out and run it backward, with a smaller budget as often as memory demands."""
         while True:
             budget = self.budgets.at(index + 1)
             step = self.ahead.take(index, budget)
-            if step.weight <= 0:
-                raise ValueError(f"step {index + 1} holds nothing to train on")
             if index + 1 < self.plan.steps:
                 self.ahead.prepare(index + 1, self.budgets.at(index + 2))
-            terms = self.run_backward(step)
+            terms = self.run_backward(step) if step.weight > 0 else []
             if terms is not None:
                 return step, terms
             self.lower_budget(self.source, step, budget, from_step=index + 1)

@@ -62,6 +62,10 @@ class Progress:
             seconds=self.seconds + seconds,
         )
 
+    def after_empty_step(self) -> Progress:
+        """One more step, in which nothing was trained."""
+        return dataclasses.replace(self, step=self.step + 1)
+
     def after_evaluation(self, loss: float | None) -> Progress:
         """One more evaluation of the present weights; None is a loss that is not a number."""
         better = loss is not None and (self.best_loss is None or loss < self.best_loss)

@@ -41,6 +41,15 @@ def dropouts(config: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def depends_on_longest(config: dict[str, Any]) -> bool:
+    """Whether how rows are run depends on the longest of them."""
+    said: object = text_config(config).get("rope_parameters") or text_config(config).get(
+        "rope_scaling"
+    )
+    rope = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    return (rope.get("rope_type") or rope.get("type")) == "longrope"
+
+
 def why_rows_run_alone(config: dict[str, Any], *, longest: int) -> str | None:
     """Why rows of this model cannot stand in one Pack, or None where no rule speaks against it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from hone.config.sections import Config
 from hone.data.example import Example
 from hone.data.ledger import Ledger
 from hone.data.misfit import template_notices
+from hone.data.reader import RowReader
 from hone.data.render import Renderer, trained_texts
 from hone.data.road import Road, RoadRow, sentences
 from hone.data.template import load_template
@@ -145,26 +146,23 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
     # A file that cannot be read is told before the tokenizer, which takes most of the time, is loaded.
     max_length = config.data.max_length or _longest(folder) or NO_LIMIT
     told: list[str] = []
-    file = training_rows(config.data, lambda _, about: told.append(str(about["message"])))
-    made: list[Renderer] = []
+    (one, *others) = training_rows(config.data, lambda _, about: told.append(str(about["message"])))
+    file, section = one.file, one.section
+    if others:
+        told.append(f"rows of the first of {len(others) + 1} sources are shown")
 
-    def renderer() -> Renderer:
-        tokenizer = TextTokenizer.load(folder)
-        template = load_template(
-            tokenizer, choice=config.data.template, variables=config.data.template_kwargs
-        )
-        made.append(Renderer(tokenizer, template, config.data.train_on))
-        return made[0]
-
-    road = Road(
-        config.data,
-        renderer=renderer,
-        max_length=max_length,
-        file=str(file.path),
-        name=file.name,
-    )
-    found = list(road.rows(skip=skip, most=rows))
-    tokenizer, used = made[0].tokenizer, made[0].template
+    reader = RowReader(file.path, name=file.name)
+    source = iter(reader)
+    first = next(source)
+    tokenizer = TextTokenizer.load(folder)
+    used = load_template(tokenizer, choice=section.template, variables=section.template_kwargs)
+    renderer = Renderer(tokenizer, used, section.train_on)
+    road = Road(section, renderer, max_length=max_length, file=file.name)
+    every = chain([first], source)
+    road.pass_over(islice(every, skip))
+    found = list(road.lead(islice(every, rows)))
+    if reader.had_bom:
+        road.ledger.notice("byte-order-mark")
     names = {"model": "the model's own", "file": config.data.template or "a file"}
     return Preview(
         found,
@@ -172,7 +170,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
         tokenizer,
         names.get(used.origin, used.origin),
         max_length,
-        made[0].control.ids,
+        renderer.control.ids,
         tuple(template_notices(tokenizer, used)),
         tuple(told),
     )

@@ -6,24 +6,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from hone.config.sections import DataSection
+from hone.config.sections import DataSection, SourceSection
 from hone.data.importers.row_file import RowFile, find_rows
+from hone.data.mix import rows_per_epoch
+from hone.data.prepare import Rows
 from hone.errors import ConfigError
 from hone.recipes.cache import cache_folder
 
 Say = Callable[[str, dict[str, Any]], None]
 
 
-def training_rows(section: DataSection, say: Say) -> RowFile:
-    """The rows that `data.path` names. `say` hears a notice for each thing that a user should know.
+def training_rows(section: DataSection, say: Say) -> list[Rows]:
+    """The rows that `data.path` or each entry of `data.sources` names, and how they are read. `say` hears a
+    notice for each thing that a user should know.
 
     Raises what `hone.data.importers.row_file.find_rows` raises.
     """
     if section.sources:
-        raise ConfigError(
-            "rows of several sources are not mixed yet", remedy="name one of them: data.path"
-        )
-    return find_rows(
+        return [_source(section, one, say) for one in section.sources]
+    file = find_rows(
         section.path,
         split=section.split,
         subset=section.subset,
@@ -33,6 +34,48 @@ def training_rows(section: DataSection, say: Say) -> RowFile:
         cache_dir=cache_folder() / "imports",
         say=say,
     )
+    return [Rows(file, section)]
+
+
+def _source(section: DataSection, source: SourceSection, say: Say) -> Rows:
+    """One of several sources: its file under its own name, where it has one."""
+    file = find_rows(
+        source.path,
+        split=source.split,
+        subset=source.subset,
+        revision=source.revision,
+        streaming=section.streaming,
+        max_rows=section.max_rows,
+        cache_dir=cache_folder() / "imports",
+        say=say,
+    )
+    if source.name is not None:
+        file = replace(file, name=source.name)
+    own: dict[str, Any] = {"path": source.path, "sources": [], "format": source.format, "columns": source.columns}
+    return Rows(file, section.model_copy(update={**own, "tags": source.tags}))
+
+
+def source_weights(section: DataSection, row_counts: tuple[int, ...]) -> tuple[float, ...] | None:
+    """The proportions in which sources are mixed; None where every row is taken once.
+
+    Raises ConfigError where some have a weight and others none, and where one comes to no row at all.
+    """
+    said = [one.weight for one in section.sources]
+    weights = tuple(weight for weight in said if weight is not None)
+    if not weights:
+        return None
+    if len(weights) < len(said):
+        raise ConfigError(
+            f"data.sources[{said.index(None)}] has no weight, and others have one",
+            remedy="give each source a weight, or none of them",
+        )
+    for place, count in enumerate(row_counts):
+        if count < 1 or rows_per_epoch(row_counts, weights)[place] < 1:
+            raise ConfigError(
+                f"data.sources[{place}] gives no row to an epoch of {sum(row_counts):,} rows",
+                remedy="give it a larger weight, or leave it out",
+            )
+    return weights
 
 
 def held_out_rows(section: DataSection, say: Say) -> RowFile | None:
@@ -54,21 +97,3 @@ def held_out_rows(section: DataSection, say: Say) -> RowFile | None:
         say=say,
         prefer="validation",
     )
-
-
-def source_rows(section: DataSection, say: Say) -> list[RowFile]:
-    """The rows of each entry of `data.sources`, in order, under its own name where it has one."""
-    found: list[RowFile] = []
-    for source in section.sources:
-        rows = find_rows(
-            source.path,
-            split=source.split,
-            subset=source.subset,
-            revision=source.revision,
-            streaming=section.streaming,
-            max_rows=section.max_rows,
-            cache_dir=cache_folder() / "imports",
-            say=say,
-        )
-        found.append(rows if source.name is None else replace(rows, name=source.name))
-    return found

@@ -67,6 +67,7 @@ def read_source(config: Config, say: Say) -> Source:
         max_length=asked or limit or 2**31 - 1,
         cache_dir=cache_folder() / "data",
         say=told,
+        wait=False,
     )
     validation = prepared.validation
     return Source(

@@ -110,7 +110,7 @@ def show_template(config: Config) -> Shown:
     for conversation in SPECIMENS.values():
         made = renderer.render_all([conversation])[0]
         fault = "" if made.fault is None else made.fault.what
-        rows.append(RoadRow(conversation.origin, 0, made.examples, made.examples, fault))
+        rows.append(RoadRow(conversation.origin, made.examples, made.examples, fault))
     preview = Preview(rows, ledger, renderer.tokenizer, whose, NO_LIMIT, renderer.control.ids)
     template = renderer.template
     return Shown(whose, template.source, template.tool_source, list(SPECIMENS), preview)

@@ -21,6 +21,8 @@ import torch
 from hone.config.layers import Resolved, idle_settings
 from hone.config.sections import Config
 from hone.config.write import to_yaml
+from hone.data.dataset import Figures
+from hone.data.prepare import say_data
 from hone.data.steps import StepSource
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
@@ -30,6 +32,8 @@ from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
 from hone.errors import HoneError, LockedError, Stopped
+from hone.models import facts
+from hone.models.source import read_config
 from hone.recipes.artifact import write_artifact
 from hone.recipes.build import (
     Built,
@@ -41,12 +45,14 @@ from hone.recipes.build import (
 from hone.recipes.card import write_card
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
+from hone.recipes.rows import source_weights
 from hone.recipes.source import Source, read_source, turn_ends
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
 
+_AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
 _SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
 
 
@@ -85,6 +91,7 @@ def train(
         herald.say("notice", code="idle-setting", message=sentence)
     source = read_source(config, herald.say)
     with (
+        contextlib.closing(source.prepared),
         StopRequest(shlex.join(command) or "the same command") as stop,
         _opened(path, fresh=fresh, herald=herald) as folder,
     ):
@@ -100,7 +107,8 @@ def train(
 
 def default_folder(config: Config) -> Path:
     """`runs/<data>-<model>`: the same command finds its run again."""
-    data = Path(config.data.path).stem or "rows"
+    paths = [config.data.path] if config.data.path else [one.path for one in config.data.sources]
+    data = "+".join(Path(path).stem for path in paths[:3]) or "rows"
     model = config.model.name.rstrip("/").rsplit("/", 1)[-1] or "model"
     return Path("runs") / f"{data}-{model}"
 
@@ -165,7 +173,7 @@ class _Run:
             precision = resolve_precision(self.source.base, self.config, say=self.say)
             self.folder.update_identity(precision=precision)
         self.say("phase", name="loading")
-        longest = self.source.prepared.train.longest_example
+        longest = self._figures().longest
         built = build(
             self.source.base, self.config, precision=precision, longest=longest, say=self.say
         )
@@ -200,7 +208,7 @@ class _Run:
 
     def _keep_config(self, before: Mapping[str, Any] | None) -> None:
         self.folder.write_config(to_yaml(self.config))
-        self.folder.write_ledger(self.source.prepared.ledger.to_json())
+        self.folder.write_ledger(self.source.prepared.ledger_json())
         kept = before or {"budgets": None, "precision": None}
         threads = kept.get("threads") or resolve_threads(self.config.compute.threads)
         self.folder.write_identity(
@@ -214,7 +222,27 @@ class _Run:
             }
         )
 
-    def _steps(self, rows: Any, *, shuffle: bool, alone: bool) -> StepSource:
+    def _figures(self) -> Figures:
+        """Counts of the training rows; exact where how rows are run depends on the longest."""
+        prepared = self.source.prepared
+        figures = prepared.train.figures()
+        if figures.is_estimate and facts.depends_on_longest(read_config(self.source.base)):
+            for file in prepared.files:
+                file.finish()
+            figures = prepared.train.figures()
+        return figures
+
+    def _last_ledger(self) -> dict[str, Any]:
+        """What became of every row, told once more where that was not known at the beginning."""
+        prepared = self.source.prepared
+        told = prepared.ledger_json()
+        if told != self.folder.read_ledger():
+            for ledger in prepared.ledgers:
+                say_data(ledger, lambda event, about: self.say(event, **about))
+            self.folder.write_ledger(told)
+        return told
+
+    def _steps(self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False) -> StepSource:
         return StepSource(
             rows,
             batch_size=self.config.train.batch_size,
@@ -222,6 +250,7 @@ class _Run:
             shuffle=shuffle,
             share_prefixes=self.config.compute.share_prefixes and not alone,
             pack=self.config.compute.pack and not alone,
+            weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
         )
 
     def _plan(self, built: Built, identity: Mapping[str, Any]) -> Plan:
@@ -229,7 +258,7 @@ class _Run:
         config = self.config.train
         alone = built.alone_because is not None
         rows = self.source.prepared.train
-        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone)
+        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
         budgets = identity.get("budgets")
@@ -257,7 +286,14 @@ class _Run:
 
     def _rehearse(self, built: Built, steps: int) -> Rehearsed:
         self.say("phase", name="rehearsal")
-        rows = self.source.prepared.train
+        figures = self._figures()
+        if figures.is_estimate:
+            self.say(
+                "notice",
+                code="estimated",
+                message=f"figures are estimated from {figures.ready:,} of {figures.rows:,} rows; "
+                "the others are prepared while training runs",
+            )
         wanted = self.config.compute.micro_batch_tokens
         sample = range(min(steps, _SAMPLED_STEPS))
 
@@ -266,10 +302,10 @@ class _Run:
 
         rehearsed = rehearse(
             built.loss,
-            longest=rows.longest_example,
-            typical=max(1, rows.num_tokens // rows.num_examples),
+            longest=figures.longest,
+            typical=max(1, figures.tokens // max(1, figures.examples)),
             wanted=wanted if isinstance(wanted, int) else None,
-            trained_share=rows.num_trained_tokens / rows.num_tokens,
+            trained_share=figures.trained_tokens / max(1, figures.tokens),
             state_bytes=12 * trained_parameter_count(built.loss),
             computed_tokens=computed,
             largest_step=max(self.training.step(k, 2**31).computed_tokens for k in sample),
@@ -292,6 +328,10 @@ class _Run:
         held_out = (
             None if validation is None else self._steps(validation, shuffle=False, alone=alone)
         )
+        resume = store.latest(self.say)
+        done = 0 if resume is None else resume.step
+        head = _AHEAD_STEPS * self.config.train.batch_size
+        self.source.prepared.follow(self.training.order_from(done), head=head)
         with self.stop.at_step_boundaries():
             return run_loop(
                 built.loss,
@@ -300,7 +340,7 @@ class _Run:
                 checkpoints=store,
                 say=self.say,
                 should_stop=self.stop,
-                resume=store.latest(self.say),
+                resume=resume,
                 held_out=held_out,
                 on_budget=self._keep_budget,
                 write_report=self.folder.write_report,
@@ -325,7 +365,7 @@ class _Run:
             config=self.config,
             outcome=outcome,
             hashes=self.source.hashes,
-            ledger=self.source.prepared.ledger.to_json(),
+            ledger=self._last_ledger(),
             versions=versions(),
             precision=str((self.folder.read_identity() or {}).get("precision")),
         )

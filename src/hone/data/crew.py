@@ -1,0 +1,170 @@
+"""The crew: several preparing processes that take jobs as they become free. It knows jobs and answers, not rows.
+
+Jobs and answers are lines of JSON over pipes. A process that dies is replaced, and its job done again; if that
+job kills three, the run is told so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+
+from hone import errors
+from hone.data.workshop import Order
+from hone.errors import EnvironmentFault, HoneError
+
+_TRIES: Final = 3
+_SECRETS: Final = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+_NICENESS: Final = 5
+
+Job = dict[str, Any]
+Next = Callable[[], Job | None]
+"""The next job; waits for one, and answers None when there will be no more."""
+Hear = Callable[[Job, dict[str, Any] | HoneError], object]
+
+
+class Crew:
+    """`count` processes that ask `next_job` for work and tell `hear` what came of it, each from a thread of its own."""
+
+    def __init__(self, order: Order, count: int, next_job: Next, hear: Hear) -> None:
+        self._hello = orjson.dumps(asdict(order)) + b"\n"
+        self._next_job = next_job
+        self._hear = hear
+        self._closing = False
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"hone-crew-{number}", daemon=True)
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that live."""
+        with self._lock:
+            return [process.pid for process in self._processes]
+
+    def close(self) -> None:
+        """End every process, at once."""
+        with self._lock:
+            self._closing = True
+            processes = list(self._processes)
+        for process in processes:
+            process.kill()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def join(self) -> None:
+        """Wait until every thread has run out of jobs."""
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            while (job := self._next_job()) is not None:
+                answer: dict[str, Any] | HoneError | None = None
+                for _ in range(_TRIES):
+                    process = process or self._start()
+                    if process is None:
+                        return
+                    answer = _ask(process, job)
+                    if answer is not None:
+                        break
+                    code = self._bury(process)
+                    process = None
+                    if self._closing:
+                        return
+                    answer = EnvironmentFault(
+                        f"a preparing process died {_TRIES} times over the same rows ({code})",
+                        remedy="is memory short? lower data.workers, or set it to 0 to prepare in this process",
+                    )
+                assert answer is not None
+                self._hear(job, answer)
+        finally:
+            if process is not None:
+                self._dismiss(process)
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._closing:
+                return None
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hone.data.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the run, which ends them
+            )
+            self._processes.add(process)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(self._hello)
+            process.stdin.flush()
+        except OSError:  # it died at once: found when it is asked
+            pass
+        return process
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> str:
+        process.kill()
+        code = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _dismiss(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        try:
+            process.stdin.close()
+            process.wait(timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
+        with self._lock:
+            self._processes.discard(process)
+
+
+def _ask(process: subprocess.Popen[bytes], job: Job) -> dict[str, Any] | HoneError | None:
+    """The answer of a process; None where it died."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(orjson.dumps(job) + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except (OSError, ValueError):
+        return None
+    if not line.endswith(b"\n"):
+        return None
+    told: dict[str, Any] = orjson.loads(line)
+    if "error" in told:
+        kind = getattr(errors, told["error"], HoneError)
+        return kind(told["what"], where=told["where"], remedy=told["remedy"])
+    return told
+
+
+def _environment() -> dict[str, str]:
+    """The environment without secrets; one thread each, for there are several."""
+    kept = {k: v for k, v in os.environ.items() if not any(word in k.upper() for word in _SECRETS)}
+    return {
+        **kept,
+        "RAYON_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": _path(),
+    }
+
+
+def _path() -> str:
+    """Where this very package lies, for a process that is started anywhere."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    said = os.environ.get("PYTHONPATH")
+    return package if not said else f"{package}{os.pathsep}{said}"

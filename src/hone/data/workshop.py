@@ -1,0 +1,154 @@
+"""The workshop: one file's rows read, checked, rendered and put into segments, in whatever process. It knows no order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from hone.config.sections import DataSection
+from hone.data.example import Example, Origin
+from hone.data.lines import Part, read_part
+from hone.data.reader import Row
+from hone.data.render import Renderer
+from hone.data.road import Road, row_format
+from hone.data.segment import Segment
+from hone.data.strict import parse_row
+from hone.data.template import load_template
+from hone.data.tokenizer import TextTokenizer
+from hone.errors import DataError
+
+FAST_ENCODER_BYTES: Final = 8 * 2**20
+"""Size of a file from which building the fast encoder pays."""
+
+Place = tuple[int, int, int, int]
+"""A row: its number in the index, first byte, bytes, 1-based line."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Everything that a workshop must know, as plain values that another process can be told."""
+
+    file: str
+    """The file that is read."""
+    name: str
+    """What messages call it."""
+    stamp: tuple[int, int]
+    """Its size in bytes and time of change in ns: what is read must be what was indexed."""
+    section: dict[str, Any]
+    shape: str
+    tokenizer: str
+    """Folder of the tokenizer."""
+    max_length: int
+    proofs: str | None
+
+    @classmethod
+    def for_file(
+        cls,
+        file: str,
+        name: str,
+        section: DataSection,
+        shape: str,
+        tokenizer: TextTokenizer,
+        max_length: int,
+        proofs: Path | None,
+    ) -> Order:
+        """The order for a file as it is now."""
+        return cls(
+            file,
+            name,
+            stamp_of(file),
+            section.model_dump(mode="json"),
+            shape,
+            str(tokenizer.folder or ""),
+            max_length,
+            None if proofs is None else str(proofs),
+        )
+
+
+def stamp_of(file: str) -> tuple[int, int]:
+    """Size in bytes and time of change in ns."""
+    about = os.stat(file)
+    return about.st_size, about.st_mtime_ns
+
+
+class Workshop:
+    """Does the work on one file. `renderer` is given where the process has one already."""
+
+    def __init__(self, order: Order, renderer: Renderer | None = None) -> None:
+        self.order = order
+        self._section = DataSection.model_validate(order.section)
+        self._given = renderer
+        self._format = row_format(self._section, order.shape)
+        self._stream: BinaryIO | None = None
+
+    def scan(self, begin: int, end: int, *, contents: bool) -> Part:
+        """Index and check the rows that begin in bytes [begin, end); with `contents`, hash what they say."""
+        keep = self._section.bad_rows == "drop"
+        return read_part(
+            self.order.file,
+            begin,
+            end,
+            read=self._format.read,
+            keep_faults=keep,
+            contents=contents,
+        )
+
+    def prepare(self, places: Sequence[Place]) -> Segment:
+        """The segment of these rows; its `about` holds their ledger. Raises DataError."""
+        road = Road(
+            self._section,
+            self._renderer,
+            max_length=self.order.max_length,
+            file=self.order.name,
+            shape=self.order.shape,
+        )
+        rows = [self._row(place) for place in sorted(places)]
+        self.check_stamp()
+        prepared: list[tuple[int, Sequence[Example]]] = [
+            (place[0], row.examples)
+            for place, row in zip(sorted(places), road.lead(rows), strict=True)
+        ]
+        too_long = [[line, tokens] for line, tokens in road.too_long]
+        return Segment.of(prepared, {"ledger": road.ledger.to_json(), "too_long": too_long})
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _row(self, place: Place) -> Row:
+        if self._stream is None:
+            self._stream = Path(self.order.file).open("rb")  # noqa: SIM115 - closed by close()
+        _, start, size, line = place
+        self._stream.seek(start)
+        data = self._stream.read(size)
+        origin = Origin(self.order.name, line)
+        return Row(parse_row(data, origin), origin, size, start)
+
+    def check_stamp(self) -> None:
+        """Raise DataError where the file is not what it was."""
+        if stamp_of(self.order.file) != self.order.stamp:
+            raise DataError(
+                "the file changed while it was read",
+                where=self.order.name,
+                remedy="let the program that writes it finish, and start again",
+            )
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        if self._given is not None:
+            return self._given
+        tokenizer = TextTokenizer.load(Path(self.order.tokenizer))
+        template = load_template(
+            tokenizer, choice=self._section.template, variables=self._section.template_kwargs
+        )
+        proofs = None if self.order.proofs is None else Path(self.order.proofs)
+        encoder = None
+        if self.order.stamp[0] >= FAST_ENCODER_BYTES:
+            encoder = tokenizer.fast_encoder(proofs)
+        return Renderer(tokenizer, template, self._section.train_on, encoder)
