@@ -200,7 +200,9 @@ def _exchange(
 
 def _as_read(messages: list[Any], tools: object, origin: Origin) -> Conversation:
     row: dict[str, Any] = {"messages": messages} | ({} if tools is None else {"tools": tools})
-    return RowFormat("messages").read(Row(row, origin))
+    said = cast("object", RowFormat("messages").read(Row(row, origin)))
+    assert isinstance(said, Conversation)
+    return said
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
