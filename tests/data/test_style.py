@@ -47,6 +47,11 @@ SHAPES = [
         {"messages": [{"role": "system", "content": TEXT + "\n\nold"}]},
     ),
     (
+        "messages",
+        {"messages": [TURN], "system": "old"},
+        {"messages": [TURN], "system": TEXT + "\n\nold"},
+    ),
+    (
         "turns",
         {"user": "a", "assistant": "b", "id": 7},
         {"system": TEXT, "user": "a", "assistant": "b", "id": 7},

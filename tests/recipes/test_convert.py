@@ -53,13 +53,13 @@ def test_columns_beside_go_along_and_back(tmp_path: Path) -> None:
 
 def test_a_column_that_would_be_misread_is_no_column_beside(tmp_path: Path) -> None:
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    lines = [line({"messages": said, "system": "old"}), line({"messages": said})]
+    lines = [line({"messages": said, "instruction": "old"}), line({"messages": said})]
     report, rows = run(tmp_path, lines, to="turns")
     assert rows == [{"user": "a", "assistant": "b"}]
     assert [one.lines for one in report.ledgers[0].dropped.values()] == [[1]]
     report, rows = run(tmp_path, lines, to="turns", lossy=True)
     assert rows == [{"user": "a", "assistant": "b"}] * 2
-    assert "left out: the column 'system'" in report.ledgers[0].repaired
+    assert "left out: the column 'instruction'" in report.ledgers[0].repaired
 
 
 def test_reasons_name_their_lines(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LINES_SHOWN: Final = 5
 _EXAMPLE_CHARACTERS: Final = 200
-_READ_BY = ("data.format", "data.columns")
+_READ_BY = ("data.format", "data.columns", "data.tags")
 
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist already.")]
 LedgerFile = Annotated[

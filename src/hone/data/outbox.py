@@ -34,7 +34,7 @@ class RowSink:
 
     def add_json(self, row: Any) -> None:
         """Append one row; text stays as it is, whatever its script."""
-        self.add(json.dumps(row, ensure_ascii=False).encode())
+        self.add(as_line(row))
 
     def close(self) -> None:
         """Write what ends the file, push it to the disk and close it. OSError where that fails."""
@@ -213,6 +213,11 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def as_line(row: Any) -> bytes:
+    """A JSON value on one line, every script as it is."""
+    return json.dumps(row, ensure_ascii=False).encode()
 
 
 @contextlib.contextmanager

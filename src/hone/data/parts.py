@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Final
 
@@ -42,10 +42,23 @@ def row_key(row: JsonObject, group: object = None) -> RowKey:
 
     A row of no shape that is known is taken as the JSON value that it is, whatever the order of its keys.
     """
-    content: object = row
-    with contextlib.suppress(DataError):
-        content = RowFormat().read(Row(row, Origin("", 0))).content_hash()
-    return RowKey(_digest(content), None if group is None else _digest(group))
+    # By this row alone: what a file's first row settles would make the key depend on the others.
+    form = _messages() if "messages" in row else RowFormat()
+    try:
+        key = said_key(form.read(Row(row, Origin("", 0))).content_hash())
+    except DataError:
+        key = RowKey(_digest(row))
+    return key if group is None else RowKey(key.content, _digest(group))
+
+
+def said_key(content_hash: int) -> RowKey:
+    """The key of a row whose conversation has this content hash."""
+    return RowKey(_digest(content_hash))
+
+
+@cache
+def _messages() -> RowFormat:
+    return RowFormat("messages")
 
 
 def read_shares(text: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final, cast
 
 from hone.data.conversation import Conversation, Message
@@ -104,12 +105,18 @@ def read_plain(row: JsonObject, origin: Origin) -> PlainRow:
 
 def _known(row: JsonObject, origin: Origin) -> PlainRow:
     """A row of a shape that `formats.py` reads."""
-    form = RowFormat()
+    form = _messages() if "messages" in row else RowFormat()
     said = cast("object", form.read(Row(row, origin)))
     if not isinstance(said, Conversation):
         raise DataError(f"rows of shape {form.shape!r} have no turns", where=str(origin))
     left_out = tuple(key for key in row if key not in SHAPES[form.shape].keys)
     return PlainRow(said, form.shape, left_out=left_out)
+
+
+@cache
+def _messages() -> RowFormat:
+    """Kept, because most rows of large files are messages."""
+    return RowFormat("messages")
 
 
 def _calls(row: Mapping[str, Any]) -> bool:
@@ -200,7 +207,9 @@ def _exchange(
 
 def _as_read(messages: list[Any], tools: object, origin: Origin) -> Conversation:
     row: dict[str, Any] = {"messages": messages} | ({} if tools is None else {"tools": tools})
-    return cast("Conversation", RowFormat("messages").read(Row(row, origin)))
+    said = cast("object", _messages().read(Row(row, origin)))
+    assert isinstance(said, Conversation)
+    return said
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

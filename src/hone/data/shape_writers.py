@@ -159,6 +159,8 @@ def _as_alpaca(said: Conversation, losses: Losses) -> Json:
     if said.tools:
         losses.leave_out("tools")
     system, pairs = _exchanges(said, losses)
+    if system == "":
+        losses.leave_out("an empty system text")
     instruction, output = pairs[-1]
     history = {"history": [list(pair) for pair in pairs[:-1]]} if len(pairs) > 1 else {}
     return ({"instruction": instruction, "input": "", "output": output} | _system(system)) | history
@@ -171,6 +173,10 @@ def _as_conversations(said: Conversation, losses: Losses) -> Json:
     for one in messages:
         _refuse_calls(one, losses)
     turns = [{"role": one.role, "content": one.content} for one in _plain(messages, losses)]
+    if (
+        system == ""
+    ):  # an empty column says that there is no system text; a turn says that it is empty
+        return {"conversations": [{"role": "system", "content": ""}, *turns]}
     return _system(system) | {"conversations": turns}
 
 
@@ -197,6 +203,8 @@ def _as_sharegpt(said: Conversation, losses: Losses) -> Json:
         _plain([replace(one, tool_calls=(), tool_call_id=None, name=_own_name(one))], losses)
     _check_order([turn["from"] for turn in turns], losses)
     tools = {"tools": json.dumps(list(said.tools), ensure_ascii=False)} if said.tools else {}
+    if system == "":
+        return {"conversations": [{"from": "system", "value": ""}, *turns]} | tools
     return {"conversations": turns} | _system(system) | tools
 
 

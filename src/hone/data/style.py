@@ -87,6 +87,9 @@ def lay_style(row: Mapping[str, Any], style: Style) -> Styled:
 
 
 def _in_messages(row: dict[str, Any], edit: Edit) -> dict[str, Any]:
+    turns = _turns(row["messages"], "/messages")
+    if row.get("system") and not (turns and turns[0].get("role") in _SYSTEM):
+        return _in_column(row, edit)
     row["messages"] = _in_turns(row["messages"], edit, "/messages")
     return row
 

@@ -15,6 +15,7 @@ from hone.data.shape_writers import SHAPE_KEYS, WRITERS, write_row
 from hone.errors import ConfigError, DataError, nearest
 from hone.recipes.change import Places, parsed
 
+_MISREAD = SHAPE_KEYS | {key for shape in SHAPES.values() for key in shape.keys}
 # What the reader of rows changed, in our words; its other remarks concern training, not what is written.
 _READ_OTHERWISE = {
     "bare-tool": "a tool without a type was given one",
@@ -33,7 +34,7 @@ def convert(section: DataSection, places: Places, *, to: str, lossy: bool = Fals
     """
     if to not in WRITERS:
         raise ConfigError(f"--to: no shape {to!r} is written", remedy=nearest(to, WRITERS))
-    form = RowFormat(section.format, section.columns)
+    form = RowFormat(section.format, section.columns, section.tags)
     rows = RawRows(places.source)
     ledger = ChangeLedger(str(places.source))
     report = ChangeReport("convert", [ledger])
@@ -86,8 +87,8 @@ def _carried(
     """Columns beside the conversation: those that go along, and the names of those that would be misread."""
     read = {key for key in keys if key not in section.columns} | set(section.columns.values())
     extra = [key for key in value if key not in read]
-    misread = [key for key in extra if key in SHAPE_KEYS]
-    return {key: value[key] for key in extra if key not in SHAPE_KEYS}, misread
+    misread = [key for key in extra if key in _MISREAD]
+    return {key: value[key] for key in extra if key not in _MISREAD}, misread
 
 
 def _tell(remark: str, fate: Fate, value: dict[str, Any]) -> None:

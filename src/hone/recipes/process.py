@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from hone.data.changes import ChangeLedger, ChangeReport, Fate
-from hone.data.outbox import Outbox
-from hone.data.parts import RowKey, assign, row_key
+from hone.data.conversation import Conversation
+from hone.data.outbox import Outbox, as_line
+from hone.data.parts import RowKey, assign, said_key
 from hone.data.plain_rows import Tidying, read_plain
 from hone.data.raw_rows import RawRow, RawRows
 from hone.data.shape_writers import write_row
@@ -46,10 +47,42 @@ class _Sources:
 
 @dataclass
 class _Kept:
-    """The rows of one file that go on, with the key of each and the lengths of their texts."""
+    """The rows of one part as they will be written, the key of each, and how long its texts are."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    rows: list[bytes] = field(default_factory=list[bytes])
     keys: list[RowKey] = field(default_factory=list[RowKey])
+    lengths: list[_Lengths] = field(default_factory=list["_Lengths"])
+
+    def add(self, row: bytes, key: RowKey, lengths: _Lengths) -> None:
+        """One more row."""
+        self.rows.append(row)
+        self.keys.append(key)
+        self.lengths.append(lengths)
+
+    def describe(self) -> str:
+        """Rows, and the mean lengths of what is asked and answered."""
+        asked, asks, answered, answers = (sum(one) for one in zip(*self.lengths, strict=True))
+        count = f"{len(self.rows):,} row{'' if len(self.rows) == 1 else 's'}"
+        return (
+            f"{count}; a user turn has {asked / max(1, asks):,.0f} characters on average, "
+            f"an answer {answered / max(1, answers):,.0f}"
+        )
+
+
+class _Lengths(NamedTuple):
+    """Characters and turns of the user, then of the assistant, in one row."""
+
+    asked: int
+    asks: int
+    answered: int
+    answers: int
+
+    @classmethod
+    def of(cls, said: Conversation) -> _Lengths:
+        """Those of a conversation."""
+        asked = [len(one.content) for one in said.messages if one.role == "user"]
+        answered = [len(one.content) for one in said.messages if one.role == "assistant"]
+        return cls(sum(asked), len(asked), sum(answered), len(answered))
 
 
 def process(
@@ -94,9 +127,9 @@ def process(
         for part, rows in kept.items():
             sink = outbox.rows(places.out / f"{part}.jsonl")
             for row in rows.rows:
-                sink.add_json(row)
+                sink.add(row)
             report.written[str(sink.path)] = sink.count
-            report.notices.append(f"{part}: {_lengths(rows.rows)}")
+            report.notices.append(f"{part}: {rows.describe()}")
         places.refuse_strays({places.out / f"{part}.jsonl" for part in kept})
         places.finish(report, outbox)
     return report
@@ -164,24 +197,21 @@ def _refuse_same_folder(places: Places) -> None:
 def _read(file: Path, ledger: ChangeLedger, tidying: Tidying) -> _Kept:
     kept = _Kept()
     for raw, fate in RawRows(file).fates(ledger):
-        row = _tidied(raw, fate, ledger, tidying)
-        if row is not None:
-            kept.rows.append(row)
-            kept.keys.append(row_key(row))
+        said = _tidied(raw, fate, ledger, tidying)
+        if said is not None:
+            row, _ = write_row(said, "messages", lossy=False, where=str(raw.origin))
+            kept.add(as_line(row), said_key(said.content_hash()), _Lengths.of(said))
     return kept
 
 
-def _tidied(
-    raw: RawRow, fate: Fate, ledger: ChangeLedger, tidying: Tidying
-) -> dict[str, Any] | None:
-    """The row as messages; None where it was dropped, which its fate then knows."""
+def _tidied(raw: RawRow, fate: Fate, ledger: ChangeLedger, tidying: Tidying) -> Conversation | None:
+    """What the row says; None where it was dropped, which its fate then knows."""
     value = parsed(raw, fate)
     if value is None:
         return None
     try:
         plain = read_plain(value, raw.origin)
         said, done = tidying.tidy(plain)
-        row, _ = write_row(said, "messages", lossy=False, where=str(raw.origin))
     except DataError as fault:
         fate.refuse(fault)
         return None
@@ -193,7 +223,7 @@ def _tidied(
     for key in plain.left_out:
         fate.repair(f"left out: the column {key!r}")
     fate.keep()
-    return row
+    return said
 
 
 def _parted(
@@ -203,9 +233,9 @@ def _parted(
     if assignment.moved:
         report.notices.append(moved_notice(assignment))
     parts = {part: _Kept() for part in shares}
-    for part, row, key in zip(assignment.parts, kept.rows, kept.keys, strict=True):
-        parts[part].rows.append(row)
-        parts[part].keys.append(key)
+    every = zip(assignment.parts, kept.rows, kept.keys, kept.lengths, strict=True)
+    for part, row, key, lengths in every:
+        parts[part].add(row, key, lengths)
     return parts
 
 
@@ -226,14 +256,3 @@ def _check_parts(kept: Mapping[str, _Kept], sources: _Sources, report: ChangeRep
                 report.notices.append(f"{common:,} rows of {part} are also rows of train")
         else:
             report.notices.append(f"no {part} file was given, so none is written")
-
-
-def _lengths(rows: list[dict[str, Any]]) -> str:
-    """Mean lengths of what is asked and answered, in characters."""
-    means: list[float] = []
-    for role in ("user", "assistant"):
-        texts = [one["content"] for row in rows for one in row["messages"] if one["role"] == role]
-        means.append(sum(map(len, texts)) / max(1, len(texts)))
-    user, assistant = means
-    count = f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
-    return f"{count}; a user turn has {user:,.0f} characters on average, an answer {assistant:,.0f}"
