@@ -58,7 +58,7 @@ NOTHING = {
 
 @pytest.mark.parametrize("name", NOTHING)
 def test_a_row_without_anything_to_learn_is_dropped_and_counted(tmp_path, name):
-    ledger = prepared(tmp_path, [messages(U, A), NOTHING[name], messages(U, A)]).ledger
+    ledger = prepared(tmp_path, [messages(U, A), NOTHING[name], messages(U, A)]).ledgers[0]
     assert ledger.sentence() == "read 3 = kept 2 + dropped 1 (nothing to train on: 1)"
     assert ledger.dropped["nothing to train on"].lines == [2]
 
@@ -68,7 +68,7 @@ def test_a_row_without_anything_to_learn_is_dropped_and_counted(tmp_path, name):
 )
 def test_so_is_one_of_tokens_or_text(tmp_path, row):
     good = {"input_ids": [5, 6, 7]} if "input_ids" in row else {"text": "Paris"}
-    ledger = prepared(tmp_path, [good, row]).ledger
+    ledger = prepared(tmp_path, [good, row]).ledgers[0]
     assert ledger.dropped["nothing to train on"].lines == [2]
 
 
@@ -136,7 +136,7 @@ KEPT = {
 @pytest.mark.parametrize("name", KEPT)
 def test_a_strange_row_is_kept_as_written_and_told_of(tmp_path, name):
     row, remarks = KEPT[name]
-    ledger = prepared(tmp_path, [row]).ledger
+    ledger = prepared(tmp_path, [row]).ledgers[0]
     assert ledger.sentence() == "read 1 = kept 1 + dropped 0"
     assert set(ledger.notices) - {"calls-not-written"} == set(remarks)
     assert all(tally.lines == [1] for tally in ledger.notices.values())
@@ -179,7 +179,7 @@ def test_a_bad_row_among_good_ones_is_refused_with_its_line(tmp_path, name):
 
 def test_extra_keys_are_told_of_on_the_fast_road_and_on_the_careful_one(tmp_path):
     rows = [messages(U, A, id=1), messages(U, A, id=2), messages(U, {**A, "weight": 1}, id=3)]
-    ledger = prepared(tmp_path, [*rows, messages(U, A), messages(U, A, id=5)]).ledger
+    ledger = prepared(tmp_path, [*rows, messages(U, A), messages(U, A, id=5)]).ledgers[0]
     assert ledger.notices["unknown-key:id"].lines == [1, 2, 3, 5]
     assert ledger.kept == 5
 

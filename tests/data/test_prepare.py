@@ -55,12 +55,13 @@ def lead(
 def test_every_row_is_accounted_for(tmp_path):
     rows = [row("one"), row("two", weight=0), row("three")]
     prepared, said = lead(tmp_path, rows)
-    assert prepared.train.num_rows == 2
-    assert [prepared.train.row_name(r) for r in range(2)] == [
-        f"{tmp_path}/rows.jsonl:{n}" for n in (1, 3)
+    assert prepared.train.num_rows == 3  # a dropped row keeps its place and has nothing to train on
+    assert [len(prepared.train.examples(r)) for r in range(3)] == [1, 0, 1]
+    assert [prepared.train.row_name(r) for r in range(3)] == [
+        f"{tmp_path}/rows.jsonl:{n}" for n in (1, 2, 3)
     ]
-    assert prepared.ledger.sentence() == "read 3 = kept 2 + dropped 1 (nothing to train on: 1)"
-    assert prepared.ledger.names(prepared.ledger.dropped["nothing to train on"]) == [
+    assert prepared.ledgers[0].sentence() == "read 3 = kept 2 + dropped 1 (nothing to train on: 1)"
+    assert prepared.ledgers[0].names(prepared.ledgers[0].dropped["nothing to train on"]) == [
         f"{tmp_path}/rows.jsonl:2"
     ]
     ((event, told),) = said
@@ -68,9 +69,12 @@ def test_every_row_is_accounted_for(tmp_path):
     assert told["shape"] == "messages"
     assert told["summary"].startswith("messages, 3 rows")
     assert (told["rows"], told["examples"], told["dropped"]) == (2, 2, {"nothing to train on": 1})
-    assert told["tokens"] == prepared.train.num_tokens == prepared.ledger.tokens
-    assert told["trained_tokens"] == prepared.train.num_trained_tokens
-    assert Ledger.from_json(json.loads(json.dumps(prepared.ledger.to_json()))) == prepared.ledger
+    assert told["tokens"] == prepared.train.figures().tokens == prepared.ledgers[0].tokens
+    assert told["trained_tokens"] == prepared.train.figures().trained_tokens
+    assert (
+        Ledger.from_json(json.loads(json.dumps(prepared.ledgers[0].to_json())))
+        == prepared.ledgers[0]
+    )
 
 
 def test_nothing_to_train_on_is_refused(tmp_path):
@@ -82,7 +86,7 @@ def test_nothing_to_train_on_is_refused(tmp_path):
 def test_rows_that_the_template_refuses_are_dropped_with_its_words(tmp_path):
     bad = {"messages": [U, U, {"role": "assistant", "content": "x"}]}
     prepared, _ = lead(tmp_path, [row("one"), bad], name="llama2-first")
-    (reason,) = prepared.ledger.dropped
+    (reason,) = prepared.ledgers[0].dropped
     assert "roles must alternate" in reason
     with pytest.raises(DataError, match="roles must alternate"):
         lead(tmp_path, [bad, bad], name="llama2-first")
@@ -93,7 +97,12 @@ LONG = [row("a"), row("word " * 40), row("b"), row("word " * 60)]
 
 def lengths(tmp_path):
     prepared, _ = lead(tmp_path, LONG)
-    return [prepared.train.tokens(r) for r in range(4)]
+    return tokens(prepared)
+
+
+def tokens(prepared):
+    rows = prepared.train
+    return [sum(e.num_tokens for e in rows.examples(r)) for r in range(rows.num_rows)]
 
 
 def test_too_long_is_refused_with_names_and_remedies(tmp_path):
@@ -107,14 +116,14 @@ def test_too_long_is_refused_with_names_and_remedies(tmp_path):
     assert f"rows.jsonl:2 ({sizes[1]:,})" in error.where
     for remedy in ("data.max_length", "'drop'", "'cut'"):
         assert remedy in error.remedy
-    assert list((tmp_path / "cache").iterdir()) == []  # nothing is written of what is refused
+    assert not (tmp_path / "cache").exists()  # nothing is written of what is refused
 
 
 def test_too_long_is_dropped(tmp_path):
     sizes = lengths(tmp_path)
     prepared, said = lead(tmp_path, LONG, max_length=sizes[0], too_long="drop")
-    assert [prepared.train.tokens(r) for r in range(2)] == [sizes[0]] * 2
-    assert prepared.ledger.dropped["too long"].count == 2
+    assert tokens(prepared) == [sizes[0], 0, sizes[2], 0]
+    assert prepared.ledgers[0].dropped["too long"].count == 2
     assert said[-1][1]["dropped"] == {"too long": 2}
 
 
@@ -122,10 +131,10 @@ def test_too_long_is_cut(tmp_path):
     sizes = lengths(tmp_path)
     whole, _ = lead(tmp_path, LONG)
     prepared, said = lead(tmp_path, LONG, max_length=sizes[0] + 5, too_long="cut")
-    assert [prepared.train.tokens(r) for r in range(4)] == [min(n, sizes[0] + 5) for n in sizes]
-    assert prepared.ledger.cut.count == said[-1][1]["cut"] == 2
-    lost = whole.train.num_trained_tokens - prepared.train.num_trained_tokens
-    assert prepared.ledger.lost_trained_tokens == lost > 0
+    assert tokens(prepared) == [min(n, sizes[0] + 5) for n in sizes]
+    assert prepared.ledgers[0].cut.count == said[-1][1]["cut"] == 2
+    lost = whole.train.figures().trained_tokens - prepared.train.figures().trained_tokens
+    assert prepared.ledgers[0].lost_trained_tokens == lost > 0
     prompt = int(np.flatnonzero(whole.train.examples(1)[0].weight)[0])
     with pytest.raises(DataError, match="all trained tokens cut: 4"):
         lead(tmp_path, LONG, max_length=prompt, too_long="cut")
@@ -145,7 +154,7 @@ def test_the_second_time_nothing_is_rendered(tmp_path):
     count, second, again = rendered(LONG)
     assert count == 0
     assert second.train.fingerprint == first.train.fingerprint
-    assert second.ledger == first.ledger
+    assert second.ledgers[0] == first.ledgers[0]
     assert again == said
     for change in (
         {"train_on": "last"},
@@ -161,14 +170,15 @@ def test_the_second_time_nothing_is_rendered(tmp_path):
 
 def test_a_damaged_cache_is_made_again(tmp_path):
     first, _ = lead(tmp_path, LONG, cache=True)
-    fingerprint, trained = first.train.fingerprint, first.train.num_trained_tokens
-    (folder,) = (tmp_path / "cache").iterdir()
-    data = bytearray((folder / "weight").read_bytes())
-    data[5] ^= 1
-    (folder / "weight").write_bytes(data)
-    second, _ = lead(tmp_path, LONG, cache=True)
-    assert second.train.fingerprint == fingerprint
-    assert second.train.num_trained_tokens == trained
+    want = [[e.input_ids.tolist() for e in first.train.examples(r)] for r in range(4)]
+    for kind in ("*.safetensors", "*.index"):
+        (path,) = (tmp_path / "cache").glob(f"*/{kind}")
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+        again, _ = lead(tmp_path, LONG, cache=True)
+        assert [[e.input_ids.tolist() for e in again.train.examples(r)] for r in range(4)] == want
+        assert again.train.fingerprint == first.train.fingerprint
 
 
 def test_the_cache_knows_content_not_names(tmp_path):
@@ -179,7 +189,7 @@ def test_the_cache_knows_content_not_names(tmp_path):
     prepared, _ = lead(moved, LONG, cache=True)
     assert len(list((moved / "cache").iterdir())) == 1
     assert prepared.train.row_name(0) == f"{moved}/rows.jsonl:1"
-    assert prepared.ledger.file == f"{moved}/rows.jsonl"
+    assert prepared.ledgers[0].file == f"{moved}/rows.jsonl"
 
 
 def replies(dataset):
@@ -221,7 +231,7 @@ def test_a_file_of_held_out_rows(tmp_path):
     prepared, said = lead(tmp_path, [row("one"), row("two")], validation_path=str(other))
     assert (prepared.train.num_rows, prepared.validation.num_rows) == (2, 2)
     assert prepared.validation.row_name(1) == f"{other}:2"
-    assert prepared.validation_ledger.read == 2
+    assert prepared.validation_ledgers[0].read == 2
     assert [told["file"] for event, told in said if event == "data"] == [
         f"{tmp_path}/rows.jsonl",
         str(other),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from typing import Any
 
 from hone.config.sections import DataSection
 from hone.data.crew import Crew, Job
 from hone.data.lines import (
-    Fault,
     LineIndex,
     Part,
     content_name,
@@ -27,12 +21,8 @@ from hone.data.lines import (
 )
 from hone.data.reader import RowReader
 from hone.data.road import row_format
-from hone.data.segment import disk_errors
 from hone.data.workshop import Order, Workshop
 from hone.errors import DataError, HoneError
-
-_INDEX: Final = ".index"
-_NAME_DIGITS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -122,56 +112,3 @@ def _by_crew(
 def name_content(file: str) -> str:
     """The name of a file's content, by reading all of it. Raises OSError."""
     return content_name([digest(file, *part) for part in parts_of(os.path.getsize(file))])
-
-
-def write_index(folder: Path, index: LineIndex) -> None:
-    """Keep an index for the next start. Raises DiskError."""
-    about = {
-        "blank_lines": index.blank_lines,
-        "had_bom": index.had_bom,
-        "faults": [[f.line, f.what, f.within, f.remedy] for f in index.faults],
-    }
-    arrays = {
-        "start": index.start,
-        "size": index.size,
-        "line": index.line,
-        "content": index.content,
-    }
-    data = save(arrays, {"about": json.dumps(about)})
-    name = hashlib.sha256(data).hexdigest()[:_NAME_DIGITS]
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{_INDEX}.{os.getpid()}.part"
-        beside.write_bytes(data)
-        beside.replace(folder / f"{name}{_INDEX}")
-
-
-def open_index(folder: Path, *, contents: bool) -> LineIndex | None:
-    """The kept index; None where there is none that is whole, or none with the contents that are wanted."""
-    for path in sorted(folder.glob(f"*{_INDEX}")):
-        index = _opened(path)
-        if index is not None and not (contents and index.content.shape != index.start.shape):
-            return index
-    return None
-
-
-def _opened(path: Path) -> LineIndex | None:
-    try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:_NAME_DIGITS] != path.name.removesuffix(_INDEX):
-            return None
-        size = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["about"])
-        arrays = load(data)
-        faults = tuple(Fault(*fault) for fault in about["faults"])
-        return LineIndex(
-            arrays["start"],
-            arrays["size"],
-            arrays["line"],
-            arrays["content"],
-            about["blank_lines"],
-            about["had_bom"],
-            faults,
-        )
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError):
-        return None

@@ -15,10 +15,10 @@ import numpy as np
 from hone.config.sections import DataSection
 from hone.data.dataset import Dataset
 from hone.data.importers.row_file import RowFile
-from hone.data.indexing import Indexed, name_content, open_index, read_index, shape_of, write_index
+from hone.data.index_file import open_index
+from hone.data.indexing import Indexed, name_content, read_index, shape_of
 from hone.data.ledger import Ledger
 from hone.data.prepared import PreparedFile
-from hone.data.render import Renderer
 from hone.data.road import sentences
 from hone.data.template import ChatTemplate
 from hone.data.tokenizer import TextTokenizer
@@ -223,12 +223,7 @@ class _Source:
         workers = workers_for(order.stamp[0], section.workers)
         if self.tokenizer.folder is None or self.cache_dir is None:
             workers = 0
-        renderer = None
-        if not workers:
-            fast = order.stamp[0] >= _CREW_BYTES
-            encoder = self.tokenizer.fast_encoder(proofs) if fast else None
-            renderer = Renderer(self.tokenizer, self.template, section.train_on, encoder)
-        shop = Workshop(order, renderer)
+        shop = Workshop(order, (self.tokenizer, self.template))
         indexed, key = self._indexed(
             order, shop, section, workers, is_lines=is_lines, contents=contents
         )
@@ -254,10 +249,7 @@ class _Source:
                 return Indexed(index, content), folder.name
         indexed = read_index(order, shop, is_lines=is_lines, workers=workers, contents=contents)
         shop.check_stamp()
-        key = self._key(indexed.content, order.shape, section)
-        if self.cache_dir is not None:
-            write_index(self.cache_dir / key, indexed.index)
-        return indexed, key
+        return indexed, self._key(indexed.content, order.shape, section)
 
     def _key(self, content: str, shape: str, section: DataSection) -> str:
         settings = section.model_dump(
@@ -291,6 +283,7 @@ def _make_ready(file: PreparedFile, *, wait: bool, section: DataSection, limit: 
             file.finish()
     if file.is_complete and not file.ledger.kept:
         raise _nothing(file.ledger)
+    file.keep()
 
 
 def _nothing(ledger: Ledger) -> DataError:

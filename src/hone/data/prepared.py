@@ -16,6 +16,7 @@ import numpy as np
 
 from hone.data.crew import Crew, Job
 from hone.data.example import Example, Origin
+from hone.data.index_file import write_index
 from hone.data.ledger import Ledger
 from hone.data.lines import LineIndex
 from hone.data.segment import SUFFIX, Segment, open_segment
@@ -27,6 +28,7 @@ _FIRST_JOBS: Final = (16, 64, 256)  # rows: the first step is to start soon
 _JOB_ROWS: Final = 1024
 _JOB_BYTES: Final = 8 * 2**20
 _RUN_ROWS: Final = 2048  # prepared at once in this process
+_HELD_BYTES: Final = 8 * 2**20  # of a smaller file nothing is written before all of it is known
 _DOUBT: Final = (
     2  # a row of fewer bytes than the limit in tokens divided by this is surely short enough
 )
@@ -68,6 +70,7 @@ class PreparedFile:
         self._crew: Crew | None = None
         self._fault: HoneError | None = None
         self._here = threading.Lock()
+        self._unsaved: list[Segment] = []
         self._find_segments()
 
     @property
@@ -167,6 +170,15 @@ class PreparedFile:
         if told:
             raise self._too_long(sorted((int(line), int(tokens)) for line, tokens in told))
 
+    def keep(self) -> None:
+        """Write what was held back until it was known that nothing is refused. Raises DiskError."""
+        if self._folder is None:
+            return
+        write_index(self._folder, self.index)
+        for segment in self._unsaved:
+            segment.save(self._folder)
+        self._unsaved.clear()
+
     def close(self) -> None:
         """End what runs, let go of the file."""
         if self._crew is not None:
@@ -202,15 +214,10 @@ class PreparedFile:
 
     def _prepare_alone(self, rows: list[int]) -> None:
         segment = self._workshop.prepare([self._place(row) for row in rows])
-        if self._folder is not None:
-            found = open_segment(segment.save(self._folder))
-            if found is None:
-                raise EnvironmentFault(
-                    "a segment of prepared rows was not read back as it was written",
-                    where=str(self._folder),
-                    remedy="is the disk failing? point the cache elsewhere (HONE_CACHE)",
-                )
-            segment = found
+        if self._folder is not None and self._workshop.order.stamp[0] >= _HELD_BYTES:
+            segment = _read_back(segment.save(self._folder))
+        elif self._folder is not None:
+            self._unsaved.append(segment)
         self._take(segment)
 
     def _place(self, row: int) -> Place:
@@ -250,14 +257,11 @@ class PreparedFile:
         if isinstance(answer, HoneError):
             fault: HoneError | None = answer
         else:
-            segment = open_segment(Path(str(answer["segment"])))
-            fault = (
-                EnvironmentFault("a segment of prepared rows was not read back as it was written")
-                if segment is None
-                else None
-            )
-            if segment is not None:
-                self._take(segment)
+            fault = None
+            try:
+                self._take(_read_back(Path(str(answer["segment"]))))
+            except EnvironmentFault as error:
+                fault = error
         if fault is not None:
             with self._changed:
                 self._fault = self._fault or fault
@@ -272,3 +276,14 @@ class PreparedFile:
             remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out) "
             "or 'cut' (keep their beginning)",
         )
+
+
+def _read_back(path: Path) -> Segment:
+    segment = open_segment(path)
+    if segment is None:
+        raise EnvironmentFault(
+            "a segment of prepared rows was not read back as it was written",
+            where=str(path),
+            remedy="is the disk failing? point the cache elsewhere (HONE_CACHE)",
+        )
+    return segment

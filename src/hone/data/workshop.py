@@ -17,7 +17,7 @@ from hone.data.render import Renderer
 from hone.data.road import Road, row_format
 from hone.data.segment import Segment
 from hone.data.strict import parse_row
-from hone.data.template import load_template
+from hone.data.template import ChatTemplate, load_template
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import DataError
 
@@ -76,12 +76,14 @@ def stamp_of(file: str) -> tuple[int, int]:
 
 
 class Workshop:
-    """Does the work on one file. `renderer` is given where the process has one already."""
+    """Does the work on one file. `tools`: tokenizer and template, where the process has them already."""
 
-    def __init__(self, order: Order, renderer: Renderer | None = None) -> None:
+    def __init__(
+        self, order: Order, tools: tuple[TextTokenizer, ChatTemplate] | None = None
+    ) -> None:
         self.order = order
         self._section = DataSection.model_validate(order.section)
-        self._given = renderer
+        self._tools = tools
         self._format = row_format(self._section, order.shape)
         self._stream: BinaryIO | None = None
 
@@ -141,12 +143,13 @@ class Workshop:
 
     @cached_property
     def _renderer(self) -> Renderer:
-        if self._given is not None:
-            return self._given
-        tokenizer = TextTokenizer.load(Path(self.order.tokenizer))
-        template = load_template(
-            tokenizer, choice=self._section.template, variables=self._section.template_kwargs
-        )
+        if self._tools is not None:
+            tokenizer, template = self._tools
+        else:
+            tokenizer = TextTokenizer.load(Path(self.order.tokenizer))
+            template = load_template(
+                tokenizer, choice=self._section.template, variables=self._section.template_kwargs
+            )
         proofs = None if self.order.proofs is None else Path(self.order.proofs)
         encoder = None
         if self.order.stamp[0] >= FAST_ENCODER_BYTES:

@@ -51,7 +51,12 @@ def _source(section: DataSection, source: SourceSection, say: Say) -> Rows:
     )
     if source.name is not None:
         file = replace(file, name=source.name)
-    own: dict[str, Any] = {"path": source.path, "sources": [], "format": source.format, "columns": source.columns}
+    own: dict[str, Any] = {
+        "path": source.path,
+        "sources": [],
+        "format": source.format,
+        "columns": source.columns,
+    }
     return Rows(file, section.model_copy(update={**own, "tags": source.tags}))
 
 
