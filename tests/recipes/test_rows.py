@@ -13,11 +13,12 @@ import pytest
 from hone.cli.main import run
 from hone.config.sections import Config, DataSection, ModelSection, SourceSection
 from hone.data.prepare import prepare
+from hone.data.steps import StepSource
 from hone.data.template import load_template
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError, DataError
 from hone.recipes.preview import preview
-from hone.recipes.rows import held_out_rows, source_rows, training_rows
+from hone.recipes.rows import held_out_rows, source_weights, training_rows
 from tests.data.small import CHATML, byte_level
 
 TEXTS = ["2024-01-01", "001", "true", "1e5", "null"]
@@ -103,7 +104,7 @@ def test_training_prepares_imported_rows_under_their_own_name(table, model, tmp_
     assert prepared.train.row_name(2) == f"{both}@train:3"
     assert prepared.validation is not None
     assert prepared.validation.row_name(0) == f"{both}@validation:1"
-    assert prepared.ledger.to_json()["file"] == f"{both}@train"
+    assert prepared.ledger_json()["file"] == f"{both}@train"
     assert [told["file"] for event, told in events if event == "data"] == [
         f"{both}@train",
         f"{both}@validation",
@@ -137,19 +138,53 @@ def test_rows_in_disguise_end_with_the_code_of_data(tmp_path, model, data, words
     assert words in err
 
 
-def test_sources_are_found_and_not_yet_mixed(table, model, tmp_path):
+def test_sources_are_mixed_by_weight(table, model, tmp_path):
     second = tmp_path / "more.jsonl"
-    second.write_text('{"prompt": "a", "completion": "b"}\n')
+    second.write_text("".join(f'{{"user": "q{n}", "assistant": "b{n}"}}\n' for n in range(5)))
     sources = [
-        SourceSection(path=str(table), weight=0.9, name="first"),
-        SourceSection(path=str(second), weight=0.1),
+        SourceSection(path=str(table), weight=0.8, name="first"),
+        SourceSection(path=str(second), weight=0.2, format="turns"),
     ]
-    section = DataSection(sources=sources, max_rows=5)
-    found = source_rows(section, silent)
-    assert [one.name for one in found] == ["first", str(second)]
-    with pytest.raises(ConfigError, match="not mixed yet"):
-        training_rows(section, silent)
-    said = f"data.sources=[{{path: {table}}}]"
-    code, _, err = hone("preview", said, "--model", model)
-    assert code == 2
-    assert "not mixed yet" in err
+    section = DataSection(sources=sources)
+    rows = training_rows(section, silent)
+    assert [one.file.name for one in rows] == ["first", str(second)]
+    tokenizer = TextTokenizer.load(model)
+    prepared = prepare(
+        section,
+        rows=rows,
+        tokenizer=tokenizer,
+        template=load_template(tokenizer),
+        max_length=1000,
+        cache_dir=None,
+        say=silent,
+    )
+    assert prepared.train.row_counts == (5, 5)
+    steps = StepSource(
+        prepared.train,
+        batch_size=5,
+        seed=0,
+        shuffle=True,
+        share_prefixes=True,
+        pack=True,
+        weights=source_weights(section, prepared.train.row_counts),
+    )
+    for epoch in range(4):
+        names = [name for k in (2 * epoch, 2 * epoch + 1) for name in steps.step(k, 1000).row_names]
+        assert sum(name.startswith("first") for name in names) == 8
+        assert len(names) == 10
+    told = prepared.ledger_json()
+    assert (told["read"], told["kept"]) == (10, 10)
+    assert [one["file"] for one in told["files"]] == ["first", str(second)]
+
+
+def test_a_weight_that_comes_to_nothing_is_refused():
+    sources = [SourceSection(path="a", weight=weight) for weight in (1.0, 1e-9)]
+    with pytest.raises(ConfigError, match="gives no row"):
+        source_weights(DataSection(sources=sources), (10, 10))
+
+
+def test_preview_shows_the_first_of_several_sources(table, model):
+    said = f"data.sources=[{{path: {table}}}, {{path: {table}}}]"
+    code, out, err = hone("preview", said, "--model", model)
+    assert code == 0, err
+    assert "first of 2 sources" in out + err

@@ -84,6 +84,11 @@ class PreparedFile:
         return self._ready == self.index.num_rows
 
     @property
+    def pids(self) -> list[int]:
+        """The processes that prepare ahead."""
+        return [] if self._crew is None else self._crew.pids
+
+    @property
     def works_ahead(self) -> bool:
         """Whether rows are prepared in other processes."""
         return self._workers > 0

@@ -108,8 +108,9 @@ class Workshop:
             file=self.order.name,
             shape=self.order.shape,
         )
-        rows = [self._row(place) for place in sorted(places)]
-        self.check_stamp()
+        found = [(place, self._bytes(place)) for place in sorted(places)]
+        self.check_stamp()  # after reading and before parsing: a file cut short is told as what it is
+        rows = [self._row(place, data) for place, data in found]
         prepared: list[tuple[int, Sequence[Example]]] = [
             (place[0], row.examples)
             for place, row in zip(sorted(places), road.lead(rows), strict=True)
@@ -123,12 +124,15 @@ class Workshop:
             self._stream.close()
             self._stream = None
 
-    def _row(self, place: Place) -> Row:
+    def _bytes(self, place: Place) -> bytes:
         if self._stream is None:
             self._stream = Path(self.order.file).open("rb")  # noqa: SIM115 - closed by close()
-        _, start, size, line = place
+        _, start, size, _ = place
         self._stream.seek(start)
-        data = self._stream.read(size)
+        return self._stream.read(size)
+
+    def _row(self, place: Place, data: bytes) -> Row:
+        _, start, size, line = place
         origin = Origin(self.order.name, line)
         return Row(parse_row(data, origin), origin, size, start)
 

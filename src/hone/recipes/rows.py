@@ -63,17 +63,11 @@ def _source(section: DataSection, source: SourceSection, say: Say) -> Rows:
 def source_weights(section: DataSection, row_counts: tuple[int, ...]) -> tuple[float, ...] | None:
     """The proportions in which sources are mixed; None where every row is taken once.
 
-    Raises ConfigError where some have a weight and others none, and where one comes to no row at all.
+    Raises ConfigError where a weight comes to no row at all.
     """
-    said = [one.weight for one in section.sources]
-    weights = tuple(weight for weight in said if weight is not None)
+    weights = tuple(one.weight for one in section.sources if one.weight is not None)
     if not weights:
         return None
-    if len(weights) < len(said):
-        raise ConfigError(
-            f"data.sources[{said.index(None)}] has no weight, and others have one",
-            remedy="give each source a weight, or none of them",
-        )
     for place, count in enumerate(row_counts):
         if count < 1 or rows_per_epoch(row_counts, weights)[place] < 1:
             raise ConfigError(
