@@ -254,6 +254,23 @@ def test_families(name, data):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=40)
+@given(said=st.lists(texts(), min_size=4, max_size=4), thought=texts())
+def test_families_row_after_row_of_one_structure(name, said, thought):
+    """Rows that are alike but for their texts take a shorter way."""
+    family = FAMILIES[name]
+    reply = Message("assistant", said[3], thought if family.reasoning else None)
+    conversation = talk(("user", said[0]), ("assistant", said[1]), ("user", said[2]), reply)
+    check(
+        renderer_of(name),
+        conversation,
+        end=family.end,
+        behind=family.after,
+        closes=family.closes,
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=25)
 @given(data=st.data())
 def test_families_against_the_marks_of_transformers(name, data):
