@@ -14,6 +14,7 @@ from hone.data.named_templates import NAMED, missing_tokens, named_source
 from hone.data.render import Renderer, trained_texts
 from hone.data.template import ChatTemplate, TemplateError, load_template
 from hone.data.tokenizer import TextTokenizer
+from hone.data.trace import TracedTemplate
 from tests.data.small import byte_level, sentence_piece, talk, text_tokenizer
 
 TOOL = {
@@ -224,3 +225,9 @@ def test_each_has_a_file_and_each_file_a_name():
     tokenizer = text_tokenizer(byte_level())
     for name in NAMED:
         assert ChatTemplate(named_source(name, tokenizer)).render([]) is not None
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_rows_of_one_structure_take_the_short_way(name):
+    tokenizer = text_tokenizer(byte_level(["<eos>"]), eos_token="<eos>")
+    assert TracedTemplate(named_source(name, tokenizer)) is not None
