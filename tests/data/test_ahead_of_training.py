@@ -69,7 +69,7 @@ def steps(prepared):
 
 
 def test_a_crew_makes_what_this_process_makes(tmp_path, tokenizer):
-    path = write(tmp_path / "rows.jsonl")
+    path = write(tmp_path / "rows.jsonl", count=6000)
     here = lead(path, tokenizer, None, workers=0)
     said: list = []
     crew = lead(path, tokenizer, tmp_path / "cache", said, workers=2, wait=False)
@@ -86,7 +86,7 @@ def test_a_crew_makes_what_this_process_makes(tmp_path, tokenizer):
         assert crew.is_complete
         assert every(crew) == every(here)
         assert crew.ledgers == here.ledgers
-        assert crew.ledgers[0].read == crew.ledgers[0].kept + crew.ledgers[0].num_dropped == ROWS
+        assert crew.ledgers[0].read == crew.ledgers[0].kept + crew.ledgers[0].num_dropped == 6000
     finally:
         crew.close()
 
