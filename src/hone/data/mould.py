@@ -7,8 +7,9 @@ between words that are known. It knows no lengths and no files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,8 @@ _STRUCTURES: Final = 1024
 _MOULDS_EACH: Final = 8
 _MESSAGES: Final = 64  # longer conversations are too seldom alike
 
+Wanted = tuple[str, bool, str]
+"""A piece of text, whether it continues other text, and the row's mark, which is none."""
 Said = tuple[str, str, str | None]
 """A message as the template gets it: role, text, reasoning."""
 
@@ -101,65 +104,55 @@ class Mould:
         """Whether a row with these texts is written this way."""
         return all(question.holds(texts) for question in self.questions)
 
-    def wanted(self, texts: Mapping[Source, str]) -> Iterable[tuple[str, bool, str]]:
-        """The pieces that casting will ask for."""
+    def wanted(self, texts: Mapping[Source, str]) -> list[Wanted]:
+        """The pieces of text to be encoded for a row, in the order in which `cast` takes their ids."""
+        found: list[Wanted] = []
         for sheet in self.sheets:
             for slot in sheet.slots:
                 if slot.ids is None:
-                    yield slot.text(texts), slot.continues, ""
+                    found.append((slot.text(texts), slot.continues, ""))
             for _, _, _, seam in sheet.spans:
                 if seam is not None:
-                    yield seam.tail.text(texts), True, ""
+                    found += [
+                        (part.text(texts), part.continues, "")
+                        for part in (seam.head, seam.tail)
+                        if part.ids is None
+                    ]
+        return found
 
-    def cast(
-        self, texts: Mapping[Source, str], origin: Origin, pieces: Pieces
-    ) -> list[Example] | None:
-        """The Examples of a row; None where a turn of it begins within a token."""
-        examples: list[Example] = []
-        for sheet in self.sheets:
-            example = _cast(sheet, texts, origin, pieces)
-            if example is None:
-                return None
-            examples.append(example)
-        return examples
+    def cast(self, encoded: Iterable[Int32], origin: Origin) -> list[Example] | None:
+        """The Examples of a row, from the ids of what was wanted; None where a turn begins within a token."""
+        ids = iter(encoded)
+        examples = [_cast(sheet, ids, origin) for sheet in self.sheets]
+        whole = [example for example in examples if example is not None]
+        return whole if len(whole) == len(examples) else None
 
 
-def _cast(
-    sheet: _Sheet, texts: Mapping[Source, str], origin: Origin, pieces: Pieces
-) -> Example | None:
-    found = [
-        slot.ids
-        if slot.ids is not None
-        else pieces.ids(slot.text(texts), continues=slot.continues, mark="")
-        for slot in sheet.slots
-    ]
-    starts = [0]
-    for ids in found:
-        starts.append(starts[-1] + len(ids))
+def _cast(sheet: _Sheet, ids: Iterator[Int32], origin: Origin) -> Example | None:
+    found = [slot.ids if slot.ids is not None else next(ids) for slot in sheet.slots]
+    starts = [0, *accumulate(map(len, found))]
     joined: Int32 = np.concatenate(found)
     weight: Float32 = np.zeros(starts[-1], dtype=np.float32)
+    is_whole = True
     for first, after, value, seam in sheet.spans:
         begin = starts[first]
         if seam is not None:
-            head = _ids(seam.head, texts, pieces)
-            tail = _ids(seam.tail, texts, pieces)
-            both = found[seam.slot]
-            if len(head) + len(tail) != len(both):
-                return None
-            if not (
-                np.array_equal(both[: len(head)], head) and np.array_equal(both[len(head) :], tail)
-            ):
-                return None
+            head = seam.head.ids if seam.head.ids is not None else next(ids)
+            tail = seam.tail.ids if seam.tail.ids is not None else next(ids)
+            is_whole &= _are_joined(found[seam.slot], head, tail)
             begin += len(head)
         weight[begin : starts[after]] = value
     weight[:1] = 0  # nothing comes before the first token
-    return Example(joined, weight, origin)
+    return Example(joined, weight, origin) if is_whole else None
 
 
-def _ids(slot: _Slot, texts: Mapping[Source, str], pieces: Pieces) -> Int32:
-    if slot.ids is not None:
-        return slot.ids
-    return pieces.ids(slot.text(texts), continues=slot.continues, mark="")
+def _are_joined(both: Int32, head: Int32, tail: Int32) -> bool:
+    at = len(head)
+    return (
+        at + len(tail) == len(both)
+        and np.array_equal(both[:at], head)
+        and np.array_equal(both[at:], tail)
+    )
 
 
 class Moulds:
@@ -230,7 +223,7 @@ class Moulds:
             return
         try:
             mould = self._made(structure, texts, tuple(remarks))
-            cast = mould.cast(texts, rendered[0].origin, self._pieces)
+            cast = mould.cast(self._pieces.every(mould.wanted(texts)), rendered[0].origin)
         except (_UnfitError, UntraceableError, TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):  # fmt: skip
             self._kept[structure] = None
             return

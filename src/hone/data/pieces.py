@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -131,6 +131,10 @@ class Pieces:
             self.fetch([(text, continues, mark)])
             found = self._cache[key]
         return found
+
+    def every(self, pieces: Sequence[tuple[str, bool, str]]) -> list[Int32]:
+        """Ids of each (text, continues, mark); those that were not fetched are encoded one by one."""
+        return [self.ids(text, continues=goes_on, mark=mark) for text, goes_on, mark in pieces]
 
     def ids_of(self, parts: Iterable[Part], mark: str) -> list[Int32]:
         """Ids of each part."""

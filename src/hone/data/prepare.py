@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +24,7 @@ from hone.data.prepared import PreparedFile
 from hone.data.road import sentences
 from hone.data.template import ChatTemplate
 from hone.data.tokenizer import TextTokenizer
-from hone.data.workshop import Order, Workshop
+from hone.data.workshop import FAST_ENCODER_BYTES, Order, Workshop
 from hone.errors import DataError
 from hone.pack import Int64
 
@@ -224,11 +226,25 @@ class _Source:
         if self.tokenizer.folder is None or self.cache_dir is None:
             workers = 0
         shop = Workshop(order, (self.tokenizer, self.template))
-        indexed, key = self._indexed(
-            order, shop, section, workers, is_lines=is_lines, contents=contents
-        )
+        with self._proving(order, proofs, workers):
+            indexed, key = self._indexed(
+                order, shop, section, workers, is_lines=is_lines, contents=contents
+            )
         folder = None if self.cache_dir is None else self.cache_dir / key
         return PreparedFile(shop, indexed.index, key=key, folder=folder, workers=workers)
+
+    @contextlib.contextmanager
+    def _proving(self, order: Order, proofs: Path | None, workers: int) -> Generator[None]:
+        """Meanwhile, prove the fast encoder once here, and not once in every process."""
+        thread: threading.Thread | None = None
+        if workers and order.stamp[0] >= FAST_ENCODER_BYTES:
+            thread = threading.Thread(target=self.tokenizer.fast_encoder, args=(proofs,))
+            thread.start()
+        try:
+            yield
+        finally:
+            if thread is not None:
+                thread.join()
 
     def _indexed(
         self,

@@ -12,7 +12,7 @@ from hone.data.conversation import Content, Conversation, Document, TokenRow, sp
 from hone.data.encoder import FastEncoder
 from hone.data.ending import find_ending
 from hone.data.example import Example
-from hone.data.mould import Mould, Moulds, Said, Structure
+from hone.data.mould import Mould, Moulds, Said, Structure, Wanted
 from hone.data.pieces import Pieces
 from hone.data.ready import document_examples, token_example
 from hone.data.template import ChatTemplate, TemplateError
@@ -43,6 +43,7 @@ class _Draft:
     structure: Structure | None = None
     texts: dict[Source, str] = field(default_factory=dict[Source, str])
     mould: Mould | None = None
+    wanted: list[Wanted] = field(default_factory=list[Wanted])
     turns: list[Turn] = field(default_factory=list[Turn])
     whole: str = ""
     mark: str = ""
@@ -249,12 +250,14 @@ class Renderer:
 
     def _wanted(self, draft: _Draft) -> Iterable[tuple[str, bool, str]]:
         if draft.mould is not None:
-            return draft.mould.wanted(draft.texts)
+            draft.wanted = draft.mould.wanted(draft.texts)
+            return draft.wanted
         return self._wanted_with_care(draft)
 
     def _finish(self, draft: _Draft) -> Rendered:
         if draft.mould is not None:
-            cast = draft.mould.cast(draft.texts, draft.conversation.origin, self._pieces)
+            ids = self._pieces.every(draft.wanted)
+            cast = draft.mould.cast(ids, draft.conversation.origin)
             if cast is not None:
                 return Rendered(cast, draft.mould.remarks)
             self._write(draft)
