@@ -31,7 +31,7 @@ from hone.pack import Int64
 Say = Callable[[str, dict[str, Any]], None]
 
 # Part of the cache's key: raise it whenever the same rows would be rendered to other Examples.
-_ROAD_VERSION: Final = 4
+_ROAD_VERSION: Final = 5
 _CREW_BYTES: Final = 8 * 2**20  # a smaller file is prepared before its processes have started
 _MOST_WORKERS: Final = 8
 _SAMPLE_ROWS: Final = 256
@@ -192,6 +192,8 @@ def say_data(ledger: Ledger, say: Say) -> None:
             "trained_tokens": ledger.trained_tokens,
             "dropped": {reason: tally.count for reason, tally in ledger.dropped.items()},
             "cut": ledger.cut.count,
+            "lost_tokens": ledger.lost_tokens,
+            "lost_trained_tokens": ledger.lost_trained_tokens,
             "summary": f"{ledger.shape}, {ledger.read:,} rows: {ledger.sentence()}",
         },
     )

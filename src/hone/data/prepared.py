@@ -278,8 +278,8 @@ class PreparedFile:
             f"{len(rows)} of {self._ready} rows are longer than {limit:,} tokens; "
             f"the longest has {max(tokens for _, tokens in rows):,}",
             where=", ".join(f"{Origin(self.name, line)} ({n:,})" for line, n in rows[:5]),
-            remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out) "
-            "or 'cut' (keep their beginning)",
+            remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out), "
+            "'oldest' (leave out their oldest turns), 'cut' (keep their beginning) or 'share'",
         )
 
 
