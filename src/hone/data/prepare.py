@@ -233,7 +233,9 @@ class _Source:
                 order, shop, section, workers, is_lines=is_lines, contents=contents
             )
         folder = None if self.cache_dir is None else self.cache_dir / key
-        return PreparedFile(shop, indexed.index, key=key, folder=folder, workers=workers)
+        return PreparedFile(
+            shop, indexed.index, key=key, folder=folder, workers=workers, source_hold=rows.hold
+        )
 
     @contextlib.contextmanager
     def _proving(self, order: Order, proofs: Path | None, workers: int) -> Generator[None]:
@@ -263,7 +265,6 @@ class _Source:
             folder = self.cache_dir / self._key(content, order.shape, section)
             index = open_index(folder, contents=contents)
             if index is not None:
-                os.utime(folder)  # what is used lately is pruned last
                 return Indexed(index, content), folder.name
         indexed = read_index(order, shop, is_lines=is_lines, workers=workers, contents=contents)
         shop.check_stamp()
