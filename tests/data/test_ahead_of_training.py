@@ -168,3 +168,18 @@ def test_a_file_that_changes_is_told_of(tmp_path, tokenizer):
             crew.files[0].finish()
     finally:
         crew.close()
+
+
+def test_a_file_that_goes_is_told_of_and_what_was_prepared_is_kept(tmp_path, tokenizer):
+    path = write(tmp_path / "rows.jsonl", count=6000)
+    crew = lead(path, tokenizer, tmp_path / "cache", workers=2, wait=False)
+    away = path.rename(tmp_path / "away")
+    try:
+        with pytest.raises(DataError, match="cannot be read any more"):
+            crew.files[0].finish()
+    finally:
+        crew.close()
+    away.rename(path)
+    again = lead(path, tokenizer, tmp_path / "cache", workers=2)
+    assert every(again) == every(lead(path, tokenizer, None, workers=0))
+    again.close()

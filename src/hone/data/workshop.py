@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,14 +91,15 @@ class Workshop:
     def scan(self, begin: int, end: int, *, contents: bool) -> Part:
         """Index and check the rows that begin in bytes [begin, end); with `contents`, hash what they say."""
         keep = self._section.bad_rows == "drop"
-        return read_part(
-            self.order.file,
-            begin,
-            end,
-            read=self._format.read,
-            keep_faults=keep,
-            contents=contents,
-        )
+        with self._reading():
+            return read_part(
+                self.order.file,
+                begin,
+                end,
+                read=self._format.read,
+                keep_faults=keep,
+                contents=contents,
+            )
 
     def prepare(self, places: Sequence[Place]) -> Segment:
         """The segment of these rows; its `about` holds their ledger. Raises DataError."""
@@ -108,7 +110,8 @@ class Workshop:
             file=self.order.name,
             shape=self.order.shape,
         )
-        found = [(place, self._bytes(place)) for place in sorted(places)]
+        with self._reading():
+            found = [(place, self._bytes(place)) for place in sorted(places)]
         self.check_stamp()  # after reading and before parsing: a file cut short is told as what it is
         rows = [self._row(place, data) for place, data in found]
         prepared: list[tuple[int, Sequence[Example]]] = [
@@ -138,12 +141,26 @@ class Workshop:
 
     def check_stamp(self) -> None:
         """Raise DataError where the file is not what it was."""
-        if stamp_of(self.order.file) != self.order.stamp:
+        with self._reading():
+            stamp = stamp_of(self.order.file)
+        if stamp != self.order.stamp:
             raise DataError(
                 "the file changed while it was read",
                 where=self.order.name,
                 remedy="let the program that writes it finish, and start again",
             )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[None]:
+        """Within, a file that is gone, or no file any more, is told as DataError."""
+        try:
+            yield
+        except OSError as fault:
+            raise DataError(
+                f"the file cannot be read any more: {fault.strerror or fault}",
+                where=self.order.name,
+                remedy="put it back as it was, and start again: what is prepared is kept",
+            ) from fault
 
     @cached_property
     def _renderer(self) -> Renderer:
