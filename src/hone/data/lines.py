@@ -161,7 +161,7 @@ def read_part(
     rows = _Rows(read, keep_faults=keep_faults, contents=contents)
     blank, number = 0, -1
     with Path(file).open("rb") as stream:
-        at = _first_line(stream, begin)
+        at = first_line(stream, begin)
         for number, start, data in lines_in(stream, file, at, end):
             if is_blank(data):
                 blank += 1
@@ -177,8 +177,8 @@ def _row(data: bytes, origin: Origin, start: int) -> Row:
     return Row(parse_row(data, origin), origin, len(data), start)
 
 
-def _first_line(stream: BinaryIO, begin: int) -> int:
-    """Move to the first line that begins at or after a byte; returns where that is."""
+def first_line(stream: BinaryIO, begin: int) -> int:
+    """Move to the first line that begins at or after a byte, after any byte order mark; returns where that is."""
     if begin == 0:
         at = len(_BOM) if stream.read(len(_BOM)) == _BOM else 0
         stream.seek(at)
