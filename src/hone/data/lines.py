@@ -151,20 +151,31 @@ class _Rows:
 
 
 def read_part(
-    file: str, begin: int, end: int, *, read: Read, keep_faults: bool, contents: bool
+    file: str,
+    begin: int,
+    end: int,
+    *,
+    read: Read,
+    keep_faults: bool,
+    contents: bool,
+    skim: Callable[[bytes], bool] | None = None,
 ) -> Part:
     """The lines that begin in bytes [begin, end) of a JSONL file.
 
-    With `keep_faults` every bad row is listed and left out; without, the first one ends the part.
+    `skim` tells of most good rows that `read` would take them, in less time. With `keep_faults` every bad row is listed and left out; without, the first one ends the part.
     Raises DataError for a line that is too long, OSError.
     """
     rows = _Rows(read, keep_faults=keep_faults, contents=contents)
+    skim = None if contents else skim
     blank, number = 0, -1
     with Path(file).open("rb") as stream:
         at = first_line(stream, begin)
         for number, start, data in lines_in(stream, file, at, end):
             if is_blank(data):
                 blank += 1
+                continue
+            if skim is not None and skim(data):
+                rows.places.append((start, len(data), number))
                 continue
             origin = Origin(file, number)
             row = partial(_row, data, origin, start)

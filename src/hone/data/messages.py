@@ -207,6 +207,26 @@ def plain_messages(value: Any) -> tuple[Message, ...] | None:
     return tuple(messages) if replies else None
 
 
+def count_plain_keys(value: Any) -> int:
+    """How many keys the messages of a list have in all, where `plain_messages` takes it; else 0."""
+    if value.__class__ is not list:
+        return 0
+    replies = 0
+    for said in value:
+        if said.__class__ is not dict or len(said) != 2:
+            return 0
+        role, content = said.get("role"), said.get("content")
+        if content.__class__ is not str:
+            return 0
+        if role == "assistant":
+            if not content:
+                return 0
+            replies += 1
+        elif role != "user" and role != "system":
+            return 0
+    return 2 * len(value) if replies else 0
+
+
 def _role(said: Mapping[str, Any], where: str) -> str:
     if "role" not in said:
         keys = ", ".join(map(repr, said)) or "no keys"

@@ -109,6 +109,19 @@ def keeps_keys(data: bytes, keys: int) -> bool:
     return keys == 0
 
 
+def keeps_close_keys(data: bytes, keys: int) -> bool:
+    """The same, quicker, and True for fewer: for texts without colons, or JSON that writes every colon right
+    after its key.
+
+    A quote before a colon ends a key, or stands escaped inside of a string; so there are at least as many of
+    them as keys, where no key has space behind it.
+    """
+    return data.count(b":") == keys or (
+        data.count(b'":') == keys
+        and not (b" :" in data or b"\t:" in data or b"\n:" in data or b"\r:" in data)
+    )
+
+
 def _measure(value: object) -> tuple[int, int, bool]:
     """How many keys, how many levels deep, and whether a number may be a rounded one; without recursion."""
     keys, depth = 0, 1

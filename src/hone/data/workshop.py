@@ -97,6 +97,7 @@ class Workshop:
             read=self._format.read,
             keep_faults=keep,
             contents=contents,
+            skim=self._format.skim,
         )
 
     def prepare(self, places: Sequence[Place]) -> Segment:

@@ -95,9 +95,11 @@ class Judge:
             self.read(value, origin, len(data))
         except DataError as error:
             return Finding.of(error, str(origin), line, value)
-        if self._form.shape == "messages" and not self._columns and _MEANT & value.keys() == {
-            "messages"
-        }:
+        if (
+            self._form.shape == "messages"
+            and not self._columns
+            and _MEANT & value.keys() == {"messages"}
+        ):
             self._plain.add(tuple(value))
         return None
 
