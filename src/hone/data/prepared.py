@@ -29,9 +29,10 @@ _JOB_ROWS: Final = 1024
 _JOB_BYTES: Final = 8 * 2**20
 _RUN_ROWS: Final = 2048  # prepared at once in this process
 _HELD_BYTES: Final = 8 * 2**20  # of a smaller file nothing is written before all of it is known
-_DOUBT: Final = (
-    2  # a row of fewer bytes than the limit in tokens divided by this is surely short enough
+_PREAMBLE_BYTES: Final = (
+    1024  # what a template writes of itself: a default system text, a heading of tools
 )
+_DOUBT: Final = 2  # other tokenizers: a row of fewer bytes than the limit divided by this is taken for short enough
 
 
 class PreparedFile:
@@ -165,8 +166,13 @@ class PreparedFile:
         self.refuse_long()
 
     def long_rows(self, limit: int) -> list[int]:
-        """Rows that may be longer than `limit` tokens, judged by their bytes."""
-        return np.flatnonzero(self.index.size >= limit // _DOUBT).tolist()
+        """Rows that may be longer than `limit` tokens, judged by their bytes.
+
+        A token of byte-level BPE is a byte at least, and what a template writes around a message is no longer
+        than what JSON does. One that slips through is still refused, when it is prepared.
+        """
+        surely = limit - _PREAMBLE_BYTES if self._workshop.order.byte_level else limit // _DOUBT
+        return np.flatnonzero(self.index.size >= max(1, surely)).tolist()
 
     def refuse_long(self) -> None:
         """Raise DataError when the length limit refuses rows that are prepared."""

@@ -44,6 +44,8 @@ class Order:
     """Folder of the tokenizer."""
     max_length: int
     proofs: str | None
+    byte_level: bool = False
+    """Whether a token is a byte of text at least."""
 
     @classmethod
     def for_file(
@@ -66,6 +68,7 @@ class Order:
             str(tokenizer.folder or ""),
             max_length,
             None if proofs is None else str(proofs),
+            tokenizer.is_byte_level,
         )
 
 
