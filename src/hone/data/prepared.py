@@ -69,6 +69,7 @@ class PreparedFile:
         self._at = 0
         self._jobs = 0
         self._crew: Crew | None = None
+        self._waits = False
         self._fault: HoneError | None = None
         self._here = threading.Lock()
         self._unsaved: list[Segment] = []
@@ -134,13 +135,17 @@ class PreparedFile:
             every[:, segment.row] = segment.figures
         return every[:, rows[self._segment_of[rows] >= 0]]
 
-    def follow(self, order: Int64) -> None:
-        """Prepare rows in this order from now on; rows that it does not name follow at the end."""
+    def follow(self, order: Int64, *, then_wait: bool = False) -> None:
+        """Prepare rows in this order from now on; rows that it does not name follow at the end, or wait for
+        another order, so that the processors are free for what comes before the first step."""
         rest = np.ones(self.index.num_rows, dtype=np.bool_)
         rest[order] = False
+        left = np.flatnonzero(rest[:0] if then_wait else rest)
         with self._changed:
-            self._order = np.concatenate([order, np.flatnonzero(rest)])
+            self._order = np.concatenate([order, left])
             self._at = 0
+            self._waits = then_wait
+            self._changed.notify_all()
         if self._crew is None and self._workers and not self.is_complete:
             self._crew = Crew(self._workshop.order, self._workers, self._next_job, self._hear)
 
@@ -153,6 +158,7 @@ class PreparedFile:
             return
         with self._changed:
             self._urgent.extend(row for row in wanted if not self._assigned[row])
+            self._changed.notify_all()
             while any(self._segment_of[row] < 0 for row in wanted):
                 if self._fault is not None:
                     raise self._fault
@@ -160,7 +166,7 @@ class PreparedFile:
 
     def finish(self) -> None:
         """Prepare what is left, and wait for it. Raises DataError, EnvironmentFault."""
-        if not self.is_complete and self._workers and self._crew is None:
+        if not self.is_complete and self._workers and (self._crew is None or self._waits):
             self.follow(self._order)
         self.ensure(np.flatnonzero(self._segment_of < 0).tolist())
         self.refuse_long()
@@ -193,6 +199,10 @@ class PreparedFile:
     def close(self) -> None:
         """End what runs, let go of the file."""
         if self._crew is not None:
+            with self._changed:
+                self._fault = self._fault or EnvironmentFault("closed")
+                self._waits = False
+                self._changed.notify_all()
             self._crew.close()
             self._crew = None
         self._workshop.close()
@@ -237,6 +247,8 @@ class PreparedFile:
 
     def _next_job(self) -> Job | None:
         with self._changed:
+            while self._waits and not self._urgent and self._at >= self._order.shape[0]:
+                self._changed.wait()
             if self._fault is not None:
                 return None
             most = (*_FIRST_JOBS, _JOB_ROWS)[min(self._jobs, len(_FIRST_JOBS))]
