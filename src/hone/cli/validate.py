@@ -68,7 +68,9 @@ def _read(words: Sequence[str], flags: dict[str, str | None]) -> tuple[list[str]
     for name, origin in resolved.origins.items():
         if origin == COMMAND_LINE and not name.startswith(("data.", "model.")):
             raise ConfigError(
-                f"{name} has no effect here", where="command line", remedy="allowed: data.…, model.…"
+                f"{name} has no effect here",
+                where="command line",
+                remedy="allowed: data.…, model.…",
             )
     return [word for word in words if word not in overrides], resolved.config
 
