@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 _SHOWN: Final = 100
 _DATA_CODE: Final = 3
 
+All = Annotated[
+    bool, typer.Option("--all", help="Print every error, not the first hundred of a file.")
+]
+WithReport = Annotated[
+    bool, typer.Option("--report", help="Tell the whole story of the rows as well.")
+]
+Dedupe = Annotated[
+    bool, typer.Option("--dedupe", help="With --fix: leave out rows that stand twice.")
+]
+
 
 def validate(
     words: Annotated[
@@ -40,12 +50,8 @@ def validate(
             help="first: a conversation ends with a reply. full: each message also says something.",
         ),
     ] = "full",
-    every: Annotated[
-        bool, typer.Option("--all", help="Print every error, not the first hundred of a file.")
-    ] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="Tell the whole story of the rows as well.")
-    ] = False,
+    every: All = False,
+    report: WithReport = False,
     model: Annotated[
         str | None,
         typer.Option(metavar="FOLDER|HUB_ID", help="Whose tokens --report counts."),
@@ -62,9 +68,7 @@ def validate(
         Path | None,
         typer.Option(metavar="OUT", help="Write the rows that can be repaired, repaired."),
     ] = None,
-    dedupe: Annotated[
-        bool, typer.Option("--dedupe", help="With --fix: leave out rows that stand twice.")
-    ] = False,
+    dedupe: Dedupe = False,
     force: Force = False,
     ledger: LedgerFile = None,
     as_json: Annotated[

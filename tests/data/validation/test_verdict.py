@@ -82,10 +82,7 @@ def test_parts_of_any_size_come_to_the_same(rows: list[bytes], size: int, tail: 
         path.write_bytes(content)
         whole = scan_part(str(path), 0, len(content), Judge("messages"), None)
         cuts = [*range(0, len(content), size), len(content)]
-        parts = [
-            scan_part(str(path), a, b, Judge("messages"), None)
-            for a, b in pairwise(cuts)
-        ]
+        parts = [scan_part(str(path), a, b, Judge("messages"), None) for a, b in pairwise(cuts)]
         assert join(parts, None) == whole
         assert whole.lines == len(content.split(b"\n")) - (not content or content.endswith(b"\n"))
     finally:

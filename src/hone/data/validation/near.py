@@ -26,8 +26,9 @@ _RUN_WORDS: Final = 3
 _MOST_RUNS: Final = 4096
 _WORD: Final = re.compile(r"\w+")
 _DRAW: Final = np.random.default_rng(20261121)
-_FACTOR: Final = _DRAW.integers(1, 2**32, (_NUMBERS, 1), dtype=np.uint64) | np.uint64(1)
-_SHIFT: Final = _DRAW.integers(0, 2**63, (_NUMBERS, 1), dtype=np.uint64)
+_FACTOR: Final = _DRAW.integers(2**63, 2**64, (_NUMBERS, 1), dtype=np.uint64) | np.uint64(1)
+_SHIFT: Final = _DRAW.integers(0, 2**64, (_NUMBERS, 1), dtype=np.uint64)
+_MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 
 
 class NearTexts:
@@ -70,7 +71,9 @@ def _signature(text: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         ]
     named = {zlib.crc32(run.encode("utf-8", "surrogatepass")) for run in runs}
     found = np.fromiter(named, dtype=np.uint64, count=len(named))
-    mixed = (found[None, :] * _FACTOR + _SHIFT) >> np.uint64(32)
+    mixed = found[None, :] * _FACTOR + _SHIFT
+    mixed ^= mixed >> np.uint64(31)  # a product alone keeps too much of the order of its factors
+    mixed = (mixed * _MIX) >> np.uint64(32)
     return mixed.min(axis=1).astype(np.uint32)
 
 
