@@ -47,7 +47,7 @@ class Judge:
         self._plain: set[tuple[str, ...]] = set()
         self._takes_messages = shape == "messages" and not columns
 
-    def plain_keys(self, data: bytes) -> int:
+    def plain_keys(self, data: bytes | memoryview) -> int:
         """How many keys a row has, if it is one of plain messages that no rule speaks against; 0 means: look closer.
 
         What is left to show is that no key stands twice: `keeps_keys`, or `keep_keys` for many rows at once. No
@@ -57,23 +57,21 @@ class Judge:
             value = orjson.loads(data)
             messages = value["messages"]
             num_names = len(value)
-        except (ValueError, TypeError, KeyError):
-            return 0
-        if messages.__class__ is not list or (num_names > 1 and not self._is_plain(value)):
-            return 0
-        if not self._takes_messages:
-            return 0
-        role: Any = None
-        for said in messages:
-            if said.__class__ is not dict or len(said) != 2:
+            if messages.__class__ is not list or (num_names > 1 and not self._is_plain(value)):
                 return 0
-            content = said.get("content")
-            if content.__class__ is not str or not content or content.isspace():
-                return 0
-            role = said.get("role")
-            if role != "assistant" and role != "user" and role != "system":
-                return 0
-        return num_names + 2 * len(messages) if role == "assistant" else 0
+            role: Any = None
+            for said in messages:
+                content, role = said["content"], said["role"]
+                if len(said) != 2 or content.__class__ is not str:
+                    return 0
+                if not content or content.isspace():
+                    return 0
+                if role != "assistant" and role != "user" and role != "system":
+                    return 0
+        except (ValueError, TypeError, KeyError, IndexError):
+            return 0
+        is_good = role == "assistant" and self._takes_messages
+        return num_names + 2 * len(messages) if is_good else 0
 
     def _is_plain(self, value: dict[str, Any]) -> bool:
         """Whether nothing of a row means anything but its messages."""

@@ -9,16 +9,20 @@ import numpy as np
 _QUOTE: Final = ord('"')
 _COLON: Final = ord(":")
 _BACKSLASH: Final = ord("\\")
-_PAD: Final = b"   "
+PAD: Final = b"   "
+"""What stands before the rows, so that each byte has three before it."""
+
+UInt8 = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 
-def keep_keys(rows: bytes, keys: int) -> bool:
+def keep_keys(text: UInt8, keys: int) -> bool:
     """Whether rows that hold `keys` keys after parsing surely lost none; False means: look at each.
+
+    `text` is all of their bytes after a `PAD`.
 
     As in `hone.data.strict.keeps_keys`, each key is counted by the colon behind its closing quote, and text can only
     add to the count. So if the count of all rows together is no higher than their keys, it is so for each of them.
     """
-    text = np.frombuffer(_PAD + rows, dtype=np.uint8)
     at = np.flatnonzero(text == _COLON)
     one, two, three = text[at - 1], text[at - 2], text[at - 3]
     quoted = one == _QUOTE
