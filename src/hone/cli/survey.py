@@ -53,8 +53,12 @@ def _rows(story: Report) -> Table:
     table.add_row(f"{story.unit} in a row", _spread(story.lengths))
     table.add_row("trained", f"{story.trained:,} of {story.total:,} {story.unit} ({share:.1%})")
     if story.unit == "tokens":
-        limit = "none known" if story.limit is None else f"{story.limit:,} tokens"
-        table.add_row("limit", f"{limit}; cut to it, {story.lost:,} trained tokens are lost")
+        limit = (
+            "none known; --max-length sets one"
+            if story.limit is None
+            else f"{story.limit:,} tokens; cut to it, {story.lost:,} trained tokens are lost"
+        )
+        table.add_row("limit", limit)
     if story.against is not None:
         unusable = story.against["unusable_rows"]
         told = f"{story.against['rows']:,} rows of {_safe(str(story.against['file']))}"
