@@ -7,6 +7,7 @@ several processes and put together in order.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -213,6 +214,12 @@ def digest(file: str, begin: int, end: int) -> str:
             total.update(data)
             left -= len(data)
     return total.hexdigest()
+
+
+def stamp_of(file: str) -> tuple[int, int]:
+    """Size in bytes and time of change in ns."""
+    about = os.stat(file)
+    return about.st_size, about.st_mtime_ns
 
 
 def content_name(digests: Sequence[str]) -> str:

@@ -13,6 +13,8 @@ from hone.data.values import kind, refuse, text_of
 from hone.errors import nearest
 
 __all__ = [
+    "MESSAGE_KEYS",
+    "OTHER_ROLES",
     "Remarks",
     "check_calls",
     "kind",
@@ -40,7 +42,7 @@ _KEYS: Final = frozenset(
 )
 # Keys of OpenAI's own replies that mean nothing to training; other values than null are reported.
 _IGNORED: Final = frozenset({"refusal", "annotations", "audio", "metadata", "id"})
-_OTHER_ROLES: Final = {
+OTHER_ROLES: Final = {
     "human": "user",
     "gpt": "assistant",
     "bot": "assistant",
@@ -48,6 +50,9 @@ _OTHER_ROLES: Final = {
     "ai": "assistant",
     "observation": "tool",
 }
+"""What other programs call a role of ours."""
+MESSAGE_KEYS: Final = _KEYS | _IGNORED
+"""Keys that a message may have."""
 
 
 def read_messages(value: object, where: str, remarks: Remarks) -> list[Message]:
@@ -243,7 +248,7 @@ def _role(said: Mapping[str, Any], where: str) -> str:
     if role == "function":  # OpenAI's older name
         return "tool"
     if role not in ROLES:
-        meant = _OTHER_ROLES.get(role.lower())
+        meant = OTHER_ROLES.get(role.lower())
         hint = (
             f"did you mean {meant!r}? allowed: {', '.join(ROLES)}"
             if meant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 from hone.config.sections import DataSection
 from hone.data.example import Example, Origin
-from hone.data.lines import Part, read_part
+from hone.data.lines import Part, read_part, stamp_of
 from hone.data.reader import Row
 from hone.data.render import Renderer
 from hone.data.road import Road, row_format
@@ -70,12 +69,6 @@ class Order:
             None if proofs is None else str(proofs),
             tokenizer.is_byte_level,
         )
-
-
-def stamp_of(file: str) -> tuple[int, int]:
-    """Size in bytes and time of change in ns."""
-    about = os.stat(file)
-    return about.st_size, about.st_mtime_ns
 
 
 class Workshop:

@@ -74,7 +74,9 @@ def _at(value: object, pointer: str) -> str:
             value = listed[int(name)]
         else:
             break
-    return _keys(cast("dict[str, Any]", value)) if isinstance(value, dict) else kind(value)
+    if isinstance(value, dict):
+        return _keys(cast("dict[str, Any]", value))
+    return kind(cast("object", value))
 
 
 def _keys(value: dict[str, Any]) -> str:

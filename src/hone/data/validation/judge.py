@@ -22,7 +22,6 @@ from hone.errors import DataError
 
 RULES: Final = ("full", "first")
 
-_ROLES: Final = frozenset({"system", "user", "assistant"})
 _SCALARS: Final = frozenset({str, bool, int, type(None)})
 _NAME: Final = "row"
 _MEANT: Final = frozenset((*SHAPES["messages"].keys, *MEDIA))
@@ -46,45 +45,43 @@ class Judge:
         self._is_full = rules == "full"
         # Key lists of rows of messages of which only the messages mean anything.
         self._plain: set[tuple[str, ...]] = set()
-        if shape == "messages" and not columns:
-            self._plain.add(("messages",))
+        self._takes_messages = shape == "messages" and not columns
 
-    def is_plainly_good(self, data: bytes) -> bool:
-        """Whether a row is one of plain messages that nothing speaks against, by any rule; strictly.
+    def plain_keys(self, data: bytes | memoryview) -> int:
+        """How many keys a row has, if it is one of plain messages that no rule speaks against; 0 means: look closer.
 
-        False means: look closer. No object is made here but those of the JSON parser, since a file may hold
-        millions of rows.
+        What is left to show is that no key stands twice: `keeps_keys`, or `keep_keys` for many rows at once. No
+        object is made here but those of the JSON parser, since a file may hold millions of rows.
         """
         try:
             value = orjson.loads(data)
             messages = value["messages"]
-            names = tuple(value)
-        except (ValueError, TypeError, KeyError):
-            return False
-        if names not in self._plain or messages.__class__ is not list:
-            return False
-        keys = len(names) + 2 * len(messages)
-        role: Any = None
-        for said in messages:
-            if said.__class__ is not dict or len(said) != 2:
-                return False
-            content = said.get("content")
-            if content.__class__ is not str or not content or content.isspace():
-                return False
-            role = said.get("role")
-            if role.__class__ is not str or role not in _ROLES:
-                return False
-        if role != "assistant":
-            return False
-        if len(names) > 1:
-            for key, inner in value.items():
-                if inner.__class__ not in _SCALARS and key != "messages":
-                    return False
-        return keeps_keys(data, keys)
+            num_names = len(value)
+            if messages.__class__ is not list or (num_names > 1 and not self._is_plain(value)):
+                return 0
+            role: Any = None
+            for said in messages:
+                content, role = said["content"], said["role"]
+                if len(said) != 2 or content.__class__ is not str:
+                    return 0
+                if not content or content.isspace():
+                    return 0
+                if role != "assistant" and role != "user" and role != "system":
+                    return 0
+        except (ValueError, TypeError, KeyError, IndexError):
+            return 0
+        is_good = role == "assistant" and self._takes_messages
+        return num_names + 2 * len(messages) if is_good else 0
+
+    def _is_plain(self, value: dict[str, Any]) -> bool:
+        """Whether nothing of a row means anything but its messages."""
+        return tuple(value) in self._plain and all(
+            inner.__class__ in _SCALARS for key, inner in value.items() if key != "messages"
+        )
 
     def look(self, data: bytes, line: int, *, is_too_large: bool = False) -> Finding | None:
         """What is wrong with the row on a line; None where nothing is."""
-        if not is_too_large and self.is_plainly_good(data):
+        if not is_too_large and (keys := self.plain_keys(data)) and keeps_keys(data, keys):
             return None
         origin = Origin(_NAME, line)
         value: dict[str, Any] | None = None
@@ -95,11 +92,7 @@ class Judge:
             self.read(value, origin, len(data))
         except DataError as error:
             return Finding.of(error, str(origin), line, value)
-        if (
-            self._form.shape == "messages"
-            and not self._columns
-            and _MEANT & value.keys() == {"messages"}
-        ):
+        if self._takes_messages and _MEANT.intersection(value) == frozenset({"messages"}):
             self._plain.add(tuple(value))
         return None
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+import numpy as np
 
 from hone.data.lines import first_line
 from hone.data.reader import MAX_ROW_BYTES, is_blank
 from hone.data.validation.finding import Finding
 from hone.data.validation.judge import Judge
+from hone.data.validation.keys import PAD, UInt8, keep_keys
 
-_CHUNK_BYTES: Final = 2**20
+if TYPE_CHECKING:
+    import io
+
+_CHUNK_BYTES: Final = 2**18
+_LINE_FEED: Final = ord("\n")
 
 
 @dataclass
@@ -39,7 +46,8 @@ class Scanned:
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Scanned:
         """What `to_json` gave."""
-        return cls(**{**told, "findings": [Finding(*one) for one in told["findings"]]})
+        findings = [Finding(*one) for one in told["findings"]]
+        return cls(told["lines"], told["rows"], told["blank_lines"], told["errors"], findings)
 
 
 def scan_part(file: str, begin: int, end: int, judge: Judge, keep: int | None) -> Scanned:
@@ -50,16 +58,12 @@ def scan_part(file: str, begin: int, end: int, judge: Judge, keep: int | None) -
     """
     seen = Scanned()
     with Path(file).open("rb") as stream:
-        for lines, is_too_large in _batches(stream, begin, end):
-            if is_too_large:
-                _judge(lines[0], judge, seen, keep, is_too_large=True)
-                continue
-            for data in lines:
-                if judge.is_plainly_good(data):
-                    seen.lines += 1
-                    seen.rows += 1
-                else:
-                    _judge(data, judge, seen, keep)
+        for batch in _batches(stream, begin, end):
+            if batch is None:
+                seen.lines += 1
+                _judge(b"", judge, seen, keep, is_too_large=True)
+            else:
+                _judge_many(batch, judge, seen, keep)
     return seen
 
 
@@ -79,10 +83,30 @@ def join(parts: Sequence[Scanned], keep: int | None) -> Scanned:
     return whole
 
 
+def _judge_many(batch: _Batch, judge: Judge, seen: Scanned, keep: int | None) -> None:
+    """Judge lines, most of which are plainly good as a rule: then one look at all of them shows that no key of
+    theirs stands twice."""
+    keys = [judge.plain_keys(line) for line in batch.lines]
+    total = sum(keys)
+    if all(keys) and keep_keys(batch.text, total):
+        seen.lines += len(keys)
+        seen.rows += len(keys)
+        return
+    found = list(zip(batch.lines, keys, strict=True))
+    plain = b"\n".join(line for line, count in found if count)
+    are_good = keep_keys(np.frombuffer(PAD + plain, dtype=np.uint8), total)
+    for line, count in found:
+        seen.lines += 1
+        if count and are_good:
+            seen.rows += 1
+        else:
+            _judge(bytes(line), judge, seen, keep)
+
+
 def _judge(
     data: bytes, judge: Judge, seen: Scanned, keep: int | None, *, is_too_large: bool = False
 ) -> None:
-    seen.lines += 1
+    """Judge the line that was counted last."""
     data = data.removesuffix(b"\r")
     if is_blank(data) and not is_too_large:
         seen.blank_lines += 1
@@ -96,36 +120,93 @@ def _judge(
         seen.findings.append(finding)
 
 
-def _batches(stream: BinaryIO, begin: int, end: int) -> Iterator[tuple[list[bytes], bool]]:
-    """Lines that begin in [begin, end) without their line feeds, many at once; one alone where it is too large."""
+@dataclass(frozen=True)
+class _Batch:
+    """Whole lines without their line feeds, and all of their bytes after a `PAD`. Both are good until the next
+    batch is asked for: they stand in one buffer, because copies would cost more than the judging."""
+
+    lines: list[memoryview]
+    text: UInt8
+
+
+def _batches(stream: BinaryIO, begin: int, end: int) -> Iterator[_Batch | None]:
+    """The lines that begin in [begin, end), many at once; None for one that is too large."""
     at = first_line(stream, begin)
-    held: list[bytes] = []  # the beginning of a line, in pieces
-    num_held = 0
-    while at < end and (chunk := stream.read(min(_CHUNK_BYTES, end - at))):
-        at += len(chunk)
-        lines = chunk.split(b"\n")
-        rest = lines.pop()
-        if lines and held:
-            lines[0] = b"".join([*held, lines[0]])
-            held, num_held = [], 0
-            if len(lines[0]) > MAX_ROW_BYTES:
-                yield [b""], True
-                del lines[0]
-        if lines:
-            yield lines, False
-        if rest:
-            held.append(rest)
-            num_held += len(rest)
-        if num_held > MAX_ROW_BYTES:
+    window = _Window(_CHUNK_BYTES)
+    while at < end:
+        got = window.fill(stream, end - at)
+        if not got:
+            break
+        at += got
+        yield from window.taken()
+        if window.held > MAX_ROW_BYTES:
             at += _pass_over(stream)
-            held, num_held = [], 0
-            yield [b""], True
-    if held:  # the last line goes on behind the part, or ends with the file
-        line = b"".join([*held, stream.readline(MAX_ROW_BYTES + 2 - num_held)])
-        if len(line.removesuffix(b"\n")) > MAX_ROW_BYTES:
-            yield [b""], True
-        else:
-            yield [line.removesuffix(b"\n")], False
+            window.held = 0
+            yield None
+    if window.held:  # the last line goes on behind the part, or ends with the file
+        line = window.rest() + stream.readline(MAX_ROW_BYTES + 2 - window.held)
+        line = line.removesuffix(b"\n")
+        yield None if len(line) > MAX_ROW_BYTES else _alone(line)
+
+
+class _Window:
+    """A buffer over a file: whole lines are taken from it, and what is `held` is the beginning of the next."""
+
+    def __init__(self, size: int) -> None:
+        self.held = 0
+        self._make(size, b"")
+
+    def fill(self, stream: BinaryIO, most: int) -> int:
+        """Read on, at most `most` bytes; how many were read. A line that fills the buffer makes it larger."""
+        if self.held == self._size:
+            self._make(2 * self._size, self.rest())
+        self._end = len(PAD) + self.held
+        room = min(self._size - self.held, most)
+        got = cast("io.BufferedReader", stream).readinto(self._view[self._end : self._end + room])
+        self._end += got
+        return got
+
+    def taken(self) -> Iterator[_Batch | None]:
+        """The whole lines; afterwards only the beginning of the next is held."""
+        begin = len(PAD)
+        fresh = begin + self.held
+        stops = (np.flatnonzero(self._text[fresh : self._end] == _LINE_FEED) + fresh).tolist()
+        if not stops:
+            self.held = self._end - begin
+            return
+        view = self._view
+        if stops[0] - begin > MAX_ROW_BYTES:
+            yield None
+            first = stops.pop(0) + 1
+            view[begin : begin + self._end - first] = bytes(view[first : self._end])
+            self._end -= first - begin
+            stops = [stop - (first - begin) for stop in stops]
+        lines: list[memoryview] = []
+        at = begin
+        for stop in stops:
+            lines.append(view[at:stop])
+            at = stop + 1
+        if lines:
+            yield _Batch(lines, self._text[:at])
+        rest = bytes(view[at : self._end])
+        view[begin : begin + len(rest)] = rest
+        self.held = len(rest)
+
+    def rest(self) -> bytes:
+        """What is held."""
+        return bytes(self._view[len(PAD) : len(PAD) + self.held])
+
+    def _make(self, size: int, held: bytes) -> None:
+        self._size = size
+        buffer = bytearray(len(PAD) + size)
+        buffer[: len(PAD) + len(held)] = PAD + held
+        self._view = memoryview(buffer)
+        self._text = np.frombuffer(buffer, dtype=np.uint8)
+        self._end = len(PAD) + len(held)
+
+
+def _alone(line: bytes) -> _Batch:
+    return _Batch([memoryview(line)], np.frombuffer(PAD + line, dtype=np.uint8))
 
 
 def _pass_over(stream: BinaryIO) -> int:

@@ -13,14 +13,13 @@ from hone.config.sections import DataSection
 from hone.data.crew import Crew, Job
 from hone.data.formats import RowFormat
 from hone.data.importers.row_file import RowFile
-from hone.data.lines import PART_BYTES
+from hone.data.lines import PART_BYTES, stamp_of
 from hone.data.raw_rows import RawRows
 from hone.data.reader import RowReader, check_regular, check_text
 from hone.data.validation.finding import Finding
 from hone.data.validation.judge import Judge
 from hone.data.validation.scan import Scanned, join, scan_part
 from hone.data.validation.worker import PROGRAM, JudgeOrder
-from hone.data.workshop import stamp_of
 from hone.errors import DataError, HoneError
 
 FAST_BYTES: Final = 8 * 2**20
