@@ -291,3 +291,25 @@ def test_another_template_than_the_models_is_told(data, model):
     assert codes == ["template-tokens", "template-mismatch"]
     assert any("model's own: <>>>|im_start|>user" in notice for notice in seen.notices)
     assert preview(config(data, model), rows=1).template_notices == ()
+
+
+@pytest.mark.parametrize("policy", ["oldest", "share"])
+def test_what_each_policy_leaves_is_shown_beside_what_it_takes(tmp_path, model, policy):
+    said = [
+        {"role": role, "content": f"{role} {n}"} for n in range(4) for role in ("user", "assistant")
+    ]
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"messages": said}) + "\n")
+    whole = preview(config(path, model)).rows[0].uncut[0]
+    seen = preview(config(path, model, max_length=whole.num_tokens - 5, too_long=policy))
+    (row,) = seen.rows
+    (left,) = row.examples
+    runs = seen.runs(row, 0)
+    assert sum(run.stop - run.start for run in runs) == whole.num_tokens
+    kept = [i for run in runs if not run.is_cut for i in range(run.start, run.stop)]
+    assert row.uncut[0].input_ids[kept].tolist() == left.input_ids.tolist()
+    remark = seen.remark(row, row.uncut[0])
+    assert f"{left.num_tokens:,} tokens, {left.num_trained_tokens:,} trained" in remark
+    assert ("oldest turns" if policy == "oldest" else "shared out") in remark
+    assert "the length limit shortened 1 row and took" in seen.ledger.sentence()
+    assert "cut" in page(seen)

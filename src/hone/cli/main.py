@@ -63,6 +63,7 @@ VERBS = (
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
+    Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
     Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),

@@ -22,7 +22,7 @@ Text settings take what you typed: 2024-01-01 and 001 stay text; quote "null" to
 
 _ENVIRONMENT = """\
 HONE_SECTION_KEY   any setting, e.g. HONE_TRAIN_BATCH_SIZE=32 (see `hone help settings`)
-HONE_CACHE         folder for prepared data
+HONE_CACHE         folder for prepared data (`hone cache` lists and prunes it)
 HF_TOKEN           token for gated models and datasets; never written anywhere
 HF_HUB_OFFLINE     1: use only models and datasets that are already here
 NO_COLOR           any value: no colour

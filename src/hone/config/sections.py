@@ -142,8 +142,8 @@ class DataSection(Section):
     """Which assistant turns are trained: `all`, or only the `last` of each row."""
     max_length: Annotated[int, Field(ge=2), BeforeValidator(_whole_from_text)] | None = None
     """Longest row, in tokens. Unset: the model's own limit."""
-    too_long: Literal["refuse", "drop", "cut"] = "refuse"
-    """What happens to a longer row: `refuse` stops before anything loads, `drop` leaves it out, `cut` keeps its first `max_length` tokens. Dropped and cut rows are counted."""
+    too_long: Literal["refuse", "drop", "oldest", "cut", "share"] = "refuse"
+    """What happens to a longer row: `refuse` stops before anything loads, `drop` leaves it out, `oldest` leaves out its oldest turns, `cut` keeps its first `max_length` tokens, `share` divides the room between questions and answers as LLaMA-Factory does. What is dropped or lost is counted."""
     bad_rows: Literal["refuse", "drop"] = "refuse"
     """What happens to a row that cannot be used (not JSON, another shape, an unknown role): `refuse` stops and names it, `drop` leaves it out and counts it."""
     workers: (

@@ -8,7 +8,7 @@ from typing import Any, Final
 LINES_KEPT: Final = 5
 _COUNTS: Final = (
     "read", "kept", "examples", "tokens", "trained_tokens", "waiting", "blank_lines",
-    "lost_trained_tokens",
+    "lost_tokens", "lost_trained_tokens",
 )  # fmt: skip
 
 
@@ -45,9 +45,13 @@ class Ledger:
     waiting: int = 0
     """Rows that are read and not prepared yet."""
     blank_lines: int = 0
+    lost_tokens: int = 0
+    """Tokens that the length limit took: of rows that it shortened, and of those that it dropped whole."""
     lost_trained_tokens: int = 0
+    """Those of them that would have been trained."""
     dropped: dict[str, Tally] = field(default_factory=dict[str, Tally])
     cut: Tally = field(default_factory=Tally)
+    """Rows that the length limit shortened, by whatever policy."""
     notices: dict[str, Tally] = field(default_factory=dict[str, Tally])
 
     def drop(self, reason: str, line: int) -> None:
@@ -81,11 +85,22 @@ class Ledger:
         return sum(tally.count for tally in self.dropped.values())
 
     def sentence(self) -> str:
-        """Such as `read 200 = kept 198 + dropped 2 (too long: 2)`."""
+        """Such as `read 200 = kept 198 + dropped 2 (too long: 2)`, and what the length limit took."""
         reasons = ", ".join(f"{reason}: {tally.count}" for reason, tally in self.dropped.items())
         text = f"read {self.read} = kept {self.kept} + dropped {self.num_dropped}"
         text += f" ({reasons})" if reasons else ""
-        return text + (f" + waiting {self.waiting}" if self.waiting else "")
+        text += f" + waiting {self.waiting}" if self.waiting else ""
+        return text + self._lost()
+
+    def _lost(self) -> str:
+        if not self.lost_tokens:
+            return ""
+        rows = self.cut.count
+        shortened = f"shortened {rows:,} row{'' if rows == 1 else 's'} and " if rows else ""
+        return (
+            f"; the length limit {shortened}took {self.lost_tokens:,} tokens, "
+            f"{self.lost_trained_tokens:,} of them trained"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as plain JSON."""
@@ -103,6 +118,7 @@ class Ledger:
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
             "blank_lines": self.blank_lines,
+            "lost_tokens": self.lost_tokens,
             "lost_trained_tokens": self.lost_trained_tokens,
             "dropped": {reason: plain(tally) for reason, tally in self.dropped.items()},
             "cut": plain(self.cut),

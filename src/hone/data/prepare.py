@@ -31,7 +31,7 @@ from hone.pack import Int64
 Say = Callable[[str, dict[str, Any]], None]
 
 # Part of the cache's key: raise it whenever the same rows would be rendered to other Examples.
-_ROAD_VERSION: Final = 4
+_ROAD_VERSION: Final = 5
 _CREW_BYTES: Final = 8 * 2**20  # a smaller file is prepared before its processes have started
 _MOST_WORKERS: Final = 8
 _SAMPLE_ROWS: Final = 256
@@ -192,6 +192,8 @@ def say_data(ledger: Ledger, say: Say) -> None:
             "trained_tokens": ledger.trained_tokens,
             "dropped": {reason: tally.count for reason, tally in ledger.dropped.items()},
             "cut": ledger.cut.count,
+            "lost_tokens": ledger.lost_tokens,
+            "lost_trained_tokens": ledger.lost_trained_tokens,
             "summary": f"{ledger.shape}, {ledger.read:,} rows: {ledger.sentence()}",
         },
     )
@@ -231,7 +233,9 @@ class _Source:
                 order, shop, section, workers, is_lines=is_lines, contents=contents
             )
         folder = None if self.cache_dir is None else self.cache_dir / key
-        return PreparedFile(shop, indexed.index, key=key, folder=folder, workers=workers)
+        return PreparedFile(
+            shop, indexed.index, key=key, folder=folder, workers=workers, source_hold=rows.hold
+        )
 
     @contextlib.contextmanager
     def _proving(self, order: Order, proofs: Path | None, workers: int) -> Generator[None]:
@@ -261,7 +265,6 @@ class _Source:
             folder = self.cache_dir / self._key(content, order.shape, section)
             index = open_index(folder, contents=contents)
             if index is not None:
-                os.utime(folder)  # what is used lately is pruned last
                 return Indexed(index, content), folder.name
         indexed = read_index(order, shop, is_lines=is_lines, workers=workers, contents=contents)
         shop.check_stamp()

@@ -16,10 +16,11 @@ import numpy as np
 
 from hone.data.crew import Crew, Job
 from hone.data.example import Example, Origin
+from hone.data.hold import Hold
 from hone.data.index_file import write_index
 from hone.data.ledger import Ledger
 from hone.data.lines import LineIndex
-from hone.data.segment import SUFFIX, Segment, open_segment
+from hone.data.segment import SUFFIX, Segment, disk_errors, open_segment
 from hone.data.workshop import Place, Workshop
 from hone.errors import DataError, EnvironmentFault, HoneError
 from hone.pack import Int64
@@ -50,12 +51,15 @@ class PreparedFile:
         key: str,
         folder: Path | None,
         workers: int,
+        source_hold: Hold | None = None,
     ) -> None:
-        """`key` names the content of the file and the settings that decide what becomes of it."""
+        """`key` names the content of the file and the settings that decide what becomes of it;
+        `source_hold` keeps the file itself where it lies in the cache."""
         self.index = index
         self.key = key
         self.name = workshop.order.name
         self._workshop = workshop
+        self._source_hold = source_hold
         self._folder = folder
         self._workers = workers if folder is not None else 0
         self._segments: list[Segment] = []
@@ -73,6 +77,9 @@ class PreparedFile:
         self._fault: HoneError | None = None
         self._here = threading.Lock()
         self._unsaved: list[Segment] = []
+        self._hold: Hold | None = None
+        if folder is not None and folder.is_dir():
+            self._keep_hold()
         self._find_segments()
 
     @property
@@ -147,6 +154,7 @@ class PreparedFile:
             self._waits = then_wait
             self._changed.notify_all()
         if self._crew is None and self._workers and not self.is_complete:
+            self._keep_hold()
             self._crew = Crew(self._workshop.order, self._workers, self._next_job, self._hear)
 
     def ensure(self, rows: Iterable[int]) -> None:
@@ -191,6 +199,7 @@ class PreparedFile:
         """Write what was held back until it was known that nothing is refused. Raises DiskError."""
         if self._folder is None:
             return
+        self._keep_hold()
         write_index(self._folder, self.index)
         for segment in self._unsaved:
             segment.save(self._folder)
@@ -206,6 +215,16 @@ class PreparedFile:
             self._crew.close()
             self._crew = None
         self._workshop.close()
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
+
+    def _keep_hold(self) -> None:
+        """From now on nobody prunes the folder. Raises DiskError."""
+        if self._folder is not None and self._hold is None:
+            with disk_errors(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+            self._hold = Hold(self._folder)
 
     def _find_segments(self) -> None:
         if self._folder is not None and self._folder.is_dir():
@@ -236,6 +255,7 @@ class PreparedFile:
     def _prepare_alone(self, rows: list[int]) -> None:
         segment = self._workshop.prepare([self._place(row) for row in rows])
         if self._folder is not None and self._workshop.order.stamp[0] >= _HELD_BYTES:
+            self._keep_hold()
             segment = _read_back(segment.save(self._folder))
         elif self._folder is not None:
             self._unsaved.append(segment)
@@ -296,8 +316,8 @@ class PreparedFile:
             f"{len(rows)} of {self._ready} rows are longer than {limit:,} tokens; "
             f"the longest has {max(tokens for _, tokens in rows):,}",
             where=", ".join(f"{Origin(self.name, line)} ({n:,})" for line, n in rows[:5]),
-            remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out) "
-            "or 'cut' (keep their beginning)",
+            remedy="raise data.max_length, or set data.too_long to 'drop' (leave them out), "
+            "'oldest' (leave out their oldest turns), 'cut' (keep their beginning) or 'share'",
         )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hone.config.sections import DataSection
-from hone.data.conversation import Content
+from hone.data.conversation import Content, Conversation
 from hone.data.example import Example, Origin
 from hone.data.formats import RowFormat
 from hone.data.ledger import Ledger
+from hone.data.lengths import TOO_LONG, Left, shorten
 from hone.data.reader import Row
 from hone.data.remarks import SENTENCES
 from hone.data.render import Rendered, Renderer
@@ -72,6 +73,8 @@ class RoadRow:
     examples: list[Example]
     uncut: list[Example]
     dropped: str = ""
+    shortened: tuple[Example | None, ...] = ()
+    """What a policy left of each uncut Example, the last beside the last; empty where the limit changed nothing."""
 
 
 class Road:
@@ -120,46 +123,55 @@ class Road:
         for remark in rendered.remarks:
             self.ledger.notice(remark, line)
         examples = [one for one in rendered.examples if one.num_trained_tokens]
-        dropped, kept = "", examples
+        left = Left(())
         longest = max((one.num_tokens for one in examples), default=0)
         if rendered.fault is not None:
-            dropped = rendered.fault.what
+            left = Left((), rendered.fault.what)
         elif not examples:
-            dropped = "nothing to train on"
+            left = Left((), "nothing to train on")
         elif longest > self._max_length:
-            dropped, kept = self._shorten(line, examples, longest)
-        if dropped:
-            self.ledger.drop(dropped, line)
+            left = self._shorten(conversation, examples, longest)
+        kept = [one for one in left.examples or examples if one is not None]
+        if left.dropped:
+            self.ledger.drop(left.dropped, line)
+            kept = []
         else:
             self._count(kept)
-        return RoadRow(conversation.origin, [] if dropped else kept, examples, dropped)
+        return RoadRow(conversation.origin, kept, examples, left.dropped, left.examples)
 
-    def _shorten(
-        self, line: int, examples: list[Example], longest: int
-    ) -> tuple[str, list[Example]]:
-        match self._section.too_long:
-            case "refuse":
-                self.too_long.append((line, longest))
-                return "", examples
-            case "drop":
-                return "too long", []
-            case "cut":
-                short = [one.cut(self._max_length) for one in examples]
-                kept = [one for one in short if one.num_trained_tokens]
-                before = sum(one.num_trained_tokens for one in examples)
-                self.ledger.lost_trained_tokens += before - sum(
-                    one.num_trained_tokens for one in kept
-                )
-                if not kept:
-                    return "all trained tokens cut", []
-                self.ledger.cut.add(line)
-                return "", kept
+    def _shorten(self, content: Content, examples: list[Example], longest: int) -> Left:
+        policy, line = self._section.too_long, content.origin.line
+        if policy == "refuse":
+            self.too_long.append((line, longest))
+            return Left(())
+        if policy == "drop":
+            left = Left((None,) * len(examples), TOO_LONG)
+        else:
+            left = shorten(policy, content, examples, self._max_length, self._rendered)
+        kept = [one for one in left.examples if one is not None]
+        self.ledger.lost_tokens += _tokens(examples) - _tokens(kept)
+        self.ledger.lost_trained_tokens += _trained_tokens(examples) - _trained_tokens(kept)
+        if not left.dropped:
+            self.ledger.cut.add(line)
+        return left
+
+    def _rendered(self, conversation: Conversation) -> list[Example]:
+        made = self._renderer.render_all([conversation])[0]
+        return [one for one in made.examples if one.num_trained_tokens]
 
     def _count(self, examples: list[Example]) -> None:
         self.ledger.kept += 1
         self.ledger.examples += len(examples)
-        self.ledger.tokens += sum(one.num_tokens for one in examples)
-        self.ledger.trained_tokens += sum(one.num_trained_tokens for one in examples)
+        self.ledger.tokens += _tokens(examples)
+        self.ledger.trained_tokens += _trained_tokens(examples)
+
+
+def _tokens(examples: Iterable[Example]) -> int:
+    return sum(one.num_tokens for one in examples)
+
+
+def _trained_tokens(examples: Iterable[Example]) -> int:
+    return sum(one.num_trained_tokens for one in examples)
 
 
 def row_format(section: DataSection, shape: str | None = None) -> RowFormat:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from hone.data.byte_tokenizer import new_byte_tokenizer
+from hone.data.hold import Hold
 from hone.data.layout import Branch, branch, write_pack
 from hone.data.tokenizer import TextTokenizer
 from hone.engine.loss import PackLoss
@@ -81,11 +82,12 @@ class BaseSettings:
 
 @dataclass(frozen=True)
 class Base:
-    """Where the base model lies, and whether this call built it."""
+    """Where the base model lies, and whether this call built it. `hold` keeps it from being pruned."""
 
     folder: Path
     built: bool
     seconds: float
+    hold: Hold | None = field(default=None, compare=False, repr=False)
 
 
 class Build(Protocol):
@@ -113,7 +115,7 @@ def base_model(
     began = time.perf_counter()
     folder = cache / "base" / f"{NAME}-{settings.fingerprint}"
     if (folder / "config.json").is_file():
-        return Base(folder, built=False, seconds=time.perf_counter() - began)
+        return Base(folder, False, time.perf_counter() - began, Hold(folder))
     try:
         _write_whole(folder, settings, progress, build or build_base)
     except OSError as error:
@@ -122,7 +124,7 @@ def base_model(
             where=str(folder.parent),
             remedy="free some space, or set HONE_CACHE to a folder that you may write",
         ) from error
-    return Base(folder, built=True, seconds=time.perf_counter() - began)
+    return Base(folder, True, time.perf_counter() - began, Hold(folder))
 
 
 def _write_whole(

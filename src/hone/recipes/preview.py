@@ -12,6 +12,7 @@ import numpy as np
 from hone.config.sections import Config
 from hone.data.example import Example
 from hone.data.ledger import Ledger
+from hone.data.lengths import kept_mask
 from hone.data.misfit import template_notices
 from hone.data.reader import RowReader
 from hone.data.render import Renderer, trained_texts
@@ -24,6 +25,11 @@ from hone.models.source import find_model, read_config
 from hone.recipes.rows import training_rows
 
 _LONGEST_CHARACTER: Final = 8  # tokens: more than the bytes of any one character
+_SHORTENED: Final = {
+    "cut": "cut to",
+    "share": "shared out to",
+    "oldest": "without its oldest turns, for",
+}
 NO_LIMIT: Final = 2**31 - 1
 
 
@@ -64,6 +70,8 @@ class Preview:
     control_ids: frozenset[int]
     template_notices: tuple[tuple[str, str], ...] = ()
     """What does not fit between template and model: codes and sentences."""
+    too_long: str = "refuse"
+    """What happens to a longer row."""
     found: tuple[str, ...] = ()
     """What was noticed when the rows were found or imported, in sentences."""
 
@@ -71,7 +79,8 @@ class Preview:
     def notices(self) -> list[str]:
         """What was noticed of the file, of the template and in these rows, in sentences."""
         told = (*self.template_notices, *sentences(self.ledger))
-        return [*self.found, *(text for _, text in told)]
+        lost = [self.ledger.sentence()] if self.ledger.lost_tokens else []
+        return [*self.found, *(text for _, text in told), *lost]
 
     def limit(self) -> str:
         """The length limit in words."""
@@ -79,17 +88,33 @@ class Preview:
 
     def remark(self, row: RoadRow, example: Example) -> str:
         """What the length limit does to one of the row's uncut Examples; empty where it does nothing."""
-        if example.num_tokens <= self.max_length:
+        if not row.shortened:
+            fits = example.num_tokens <= self.max_length
+            return (
+                "" if fits else f"longer than the limit of {self.limit()}: training would refuse it"
+            )
+        left = _left(row, row.uncut.index(example))
+        if left is example:
             return ""
-        if row.examples and row.examples[0].num_tokens <= self.max_length:
-            return f"cut to the limit of {self.limit()}"
-        return f"longer than the limit of {self.limit()}: training would refuse it"
+        if left is None:
+            return f"left out: longer than the limit of {self.limit()}"
+        mask = kept_mask(self.too_long, example, left, self.max_length)
+        anew = left.num_tokens - int(np.count_nonzero(mask))
+        return (
+            f"{_SHORTENED[self.too_long]} the limit of {self.limit()}: "
+            f"{left.num_tokens:,} tokens, {left.num_trained_tokens:,} trained"
+            + (f"; the template writes {anew:,} of them anew" if anew else "")
+        )
 
     def runs(self, row: RoadRow, number: int) -> list[Run]:
         """The row's Example `number`, as it was before any cut, in runs of tokens that fare alike."""
         example = row.uncut[number]
-        kept = _kept(row, example, self.max_length)
-        weight = np.where(np.arange(example.num_tokens) < kept, example.weight, -1.0)
+        kept = np.full(example.num_tokens, not row.dropped)
+        if row.shortened:
+            kept = kept_mask(self.too_long, example, _left(row, number), self.max_length)
+        elif not row.dropped:
+            kept = np.arange(example.num_tokens) < self.max_length
+        weight = np.where(kept, example.weight, -1.0)
         edges = [0, *(np.flatnonzero(np.diff(weight)) + 1).tolist(), example.num_tokens]
         return [
             Run(start, stop, max(0.0, float(weight[start])), bool(weight[start] < 0))
@@ -172,6 +197,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
         max_length,
         renderer.control.ids,
         tuple(template_notices(tokenizer, used)),
+        section.too_long,
         tuple(told),
     )
 
@@ -181,11 +207,10 @@ def _longest(folder: Any) -> int | None:
     return longest_row(read_config(folder)) if (folder / "config.json").is_file() else None
 
 
-def _kept(row: RoadRow, example: Example, max_length: int) -> int:
-    """How many of its tokens training would receive."""
-    if row.dropped or example.num_tokens > max_length:
-        return 0 if row.dropped and row.dropped != "all trained tokens cut" else max_length
-    return example.num_tokens
+def _left(row: RoadRow, number: int) -> Example | None:
+    """What the limit left of the row's uncut Example `number`: the last stand beside each other."""
+    place = number + len(row.shortened) - len(row.uncut)
+    return row.shortened[place]
 
 
 def _whole_characters(ids: Sequence[int], at: int, tokenizer: TextTokenizer) -> tuple[int, str]:

@@ -10,12 +10,13 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from hone.data.hold import Hold
 from hone.data.importers.findings import Findings
 from hone.data.importers.formats import TABLES, raw_rows
 from hone.data.importers.hub import find_hub_split, is_hub_id
@@ -37,11 +38,13 @@ _MODEL_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "model.safeten
 class RowFile:
     """A file that `hone.data.reader.RowReader` reads, and how the user named it.
 
-    Where the rows were imported, line n of `path` is row n, and messages say `name:n`.
+    Where the rows were imported, line n of `path` is row n, and messages say `name:n`; `hold` keeps the
+    import from being pruned.
     """
 
     path: Path
     name: str
+    hold: Hold | None = field(default=None, compare=False, repr=False)
 
 
 def find_rows(
@@ -195,7 +198,7 @@ class _Finder:
         _notice(self.say, "imported", text)
         for code, sentence in kept.findings.notices(name):
             _notice(self.say, code, sentence)
-        return RowFile(kept.path, name)
+        return RowFile(kept.path, name, Hold(kept.path.parent))
 
 
 def _concatenated(
