@@ -129,12 +129,12 @@ def _model(folder: Path, tokenizer: Path | None) -> Path:
     if tokenizer is None:
         sample = rows.made_up(_TOKENIZER_ROWS)
         models.make_tokenizer(model, rows.texts(sample), template=models.CHATML)
-        models.make_weights(model, "1m", positions=4096)
+        models.make_weights(model, "1m", positions=32_768)
         return model
     model.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer / name, model / name)
-    models.make_weights(model, "1m", positions=4096)
+    models.make_weights(model, "1m", positions=32_768)
     return model
 
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hone.data.example import Origin
 from hone.data.formats import RowFormat
 from hone.data.index_file import open_index, write_index
 from hone.data.lines import LineIndex, Part, index_list, join_parts, parts_of, read_part
-from hone.data.reader import RowReader
+from hone.data.reader import Row, RowReader
+from hone.data.strict import parse_row
 from hone.errors import DataError
 
 GOOD = [
@@ -125,3 +127,49 @@ def test_the_parts_of_a_file_cover_it():
         assert parts[0][0] == 0
         assert parts[-1][1] == size
         assert all(a[1] == b[0] for a, b in pairwise(parts))
+
+
+MESSAGES = [
+    b'{"messages": [{"role": "user", "content": "q: \\": x"}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages":[{"role":"system","content":""},{"role":"user","content":"q"},{"role":"assistant","content":"a: b"}]}',
+    b'{"messages": [{"content": "q", "role": "user"}, {"role": "assistant", "content": "\xc3\xa9"}]}',
+]
+DOUBTFUL = [
+    b'{"messages": [{"role": "user", "role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": [{"role": "user", "content" : "x", "content": "q"}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "messages": 1}',
+    b'{"messages": 1, "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]}',
+    b'{"messages": [{"role": "user", "content": "q"}]}',
+    b'{"messages": [{"role": "bot", "content": "q"}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": [{"role": "user", "content": "\xff"}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": {}}', b'{"messages": []}', b'[]', b'{', b'NaN', b'{"messages" : []}',
+]  # fmt: skip
+
+
+@given(lines=st.lists(st.sampled_from(MESSAGES + DOUBTFUL), max_size=12))
+def test_what_is_skimmed_is_what_is_read(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("skim") / "rows.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    size = path.stat().st_size
+    form = RowFormat("messages")
+    found = {}
+    for name, skim in (("careful", None), ("skimmed", form.skim)):
+        part = read_part(
+            str(path), 0, size, read=form.read, keep_faults=True, contents=False, skim=skim
+        )
+        found[name] = (part.start.tolist(), part.size.tolist(), part.line.tolist(), part.faults)
+    assert found["careful"] == found["skimmed"]
+
+
+def test_plain_rows_are_skimmed():
+    form = RowFormat("messages")
+    form.read(as_row(MESSAGES[0]))
+    assert [form.skim(line) for line in MESSAGES] == [False, True, True]  # the first quotes a colon
+    assert not any(form.skim(line) for line in DOUBTFUL)
+
+
+def as_row(line):
+    origin = Origin("f", 1)
+    return Row(parse_row(line, origin), origin)

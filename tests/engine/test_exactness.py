@@ -14,6 +14,7 @@ from hone.engine.loss import PackLoss
 from hone.engine.noise import PrefixDropout
 from hone.models import attention
 from hone.models.adapters import attach_lora, set_dropout
+from hone.models.fused_norm import fuse_norms
 from tests.tiny import (
     FAMILIES,
     Row,
@@ -48,6 +49,7 @@ def check(name: str, seed: int, budget: int, share: bool, *, checkpointing: bool
     reference.backward()
     want = gradients(model)
     model.set_attn_implementation(attention.NAME)
+    fuse_norms(model)  # as a run does
     if checkpointing:
         model.activation_checkpointing_enable()
     total, got = step_gradients(PackLoss(model), rows, budget=budget, share=share)

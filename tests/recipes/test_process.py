@@ -104,9 +104,10 @@ def test_which_file_is_asked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two files for the part 'val'"):
         process(Places(tmp_path / "twice", tmp_path / "out"))
     (tmp_path / "table").mkdir()
-    (tmp_path / "table" / "raw.csv").write_text("question,answer\nq,a\n")
-    with pytest.raises(DataError, match=r"found \.csv"):
-        process(Places(tmp_path / "table", tmp_path / "out"))
+    rows = "".join(f"q{n},a{n}\n" for n in range(9))
+    (tmp_path / "table" / "raw.csv").write_text(f"question,answer\n{rows}")
+    report = process(Places(tmp_path / "table", tmp_path / "of a table"))
+    assert report.ledgers[0].read == report.ledgers[0].kept == 9
 
 
 def test_in_place_is_refused(tmp_path: Path) -> None:

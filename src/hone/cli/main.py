@@ -51,6 +51,11 @@ VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
+    Verb(
+        "validate",
+        "hone.cli.validate:validate",
+        "Say what is wrong with rows; survey and repair them.",
+    ),
     Verb("convert", "hone.cli.convert:convert", "Write rows in another shape."),
     Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
     Verb("style", "hone.cli.style:style", "Put a style before the system text of rows."),

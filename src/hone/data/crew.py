@@ -12,13 +12,15 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hone import errors
-from hone.data.workshop import Order
 from hone.errors import EnvironmentFault, HoneError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _TRIES: Final = 3
 _SECRETS: Final = ("TOKEN", "KEY", "SECRET", "PASSWORD")
@@ -31,9 +33,20 @@ Hear = Callable[[Job, dict[str, Any] | HoneError], object]
 
 
 class Crew:
-    """`count` processes that ask `next_job` for work and tell `hear` what came of it, each from a thread of its own."""
+    """`count` processes that ask `next_job` for work and tell `hear` what came of it, each from a thread of its own.
 
-    def __init__(self, order: Order, count: int, next_job: Next, hear: Hear) -> None:
+    `program` is the module that they run, and `order` the first that it is told.
+    """
+
+    def __init__(
+        self,
+        order: DataclassInstance,
+        count: int,
+        next_job: Next,
+        hear: Hear,
+        program: str = "hone.data.worker",
+    ) -> None:
+        self._program = program
         self._hello = orjson.dumps(asdict(order)) + b"\n"
         self._next_job = next_job
         self._hear = hear
@@ -98,8 +111,8 @@ class Crew:
         with self._lock:
             if self._closing:
                 return None
-            process = subprocess.Popen(
-                [sys.executable, "-m", "hone.data.worker"],
+            process = subprocess.Popen(  # noqa: S603 - a module of ours
+                [sys.executable, "-m", self._program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=_environment(),

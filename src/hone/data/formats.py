@@ -6,19 +6,23 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from hone.data.conversation import Content, Conversation
-from hone.data.messages import plain_messages
+from hone.data.messages import count_plain_keys, plain_messages
 from hone.data.reader import Row
 from hone.data.remarks import Remarks
 from hone.data.shapes.columns import ANSWERS, QUESTIONS
 from hone.data.shapes.given import Given
 from hone.data.shapes.table import SHAPES, Shape
 from hone.data.shapes.tags import Tags
+from hone.data.strict import keeps_close_keys
 from hone.data.values import MEDIA, refuse
 from hone.errors import ConfigError, DataError, nearest
 
 __all__ = ["SHAPES", "RowFormat", "Shape"]
 
+_MESSAGES_ALONE: Final = ("messages",)
 # Keys of a row that other tools write beside the conversation and that change nothing here.
 _SILENT: Final = frozenset({"parallel_tool_calls", "response_format"})
 # Columns that a row of some shape may lack; what its own shape needs is asked for later.
@@ -69,6 +73,17 @@ class RowFormat:
                 if messages is not None:
                     return Conversation(messages, row.origin, (), codes)
         return self._read(row)
+
+    def skim(self, data: bytes) -> bool:
+        """Whether a row is surely one that `read` takes, as it is, found without making anything of it."""
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return False
+        if value.__class__ is not dict or len(value) != 1 or self._plain.get(_MESSAGES_ALONE) != ():
+            return False
+        keys = count_plain_keys(value.get("messages"))
+        return keys > 0 and keeps_close_keys(data, keys + 1)
 
     def _read(self, row: Row) -> Content:
         where = str(row.origin)

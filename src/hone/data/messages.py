@@ -13,6 +13,8 @@ from hone.data.values import kind, refuse, text_of
 from hone.errors import nearest
 
 __all__ = [
+    "MESSAGE_KEYS",
+    "OTHER_ROLES",
     "Remarks",
     "check_calls",
     "kind",
@@ -40,7 +42,7 @@ _KEYS: Final = frozenset(
 )
 # Keys of OpenAI's own replies that mean nothing to training; other values than null are reported.
 _IGNORED: Final = frozenset({"refusal", "annotations", "audio", "metadata", "id"})
-_OTHER_ROLES: Final = {
+OTHER_ROLES: Final = {
     "human": "user",
     "gpt": "assistant",
     "bot": "assistant",
@@ -48,6 +50,9 @@ _OTHER_ROLES: Final = {
     "ai": "assistant",
     "observation": "tool",
 }
+"""What other programs call a role of ours."""
+MESSAGE_KEYS: Final = _KEYS | _IGNORED
+"""Keys that a message may have."""
 
 
 def read_messages(value: object, where: str, remarks: Remarks) -> list[Message]:
@@ -207,6 +212,26 @@ def plain_messages(value: Any) -> tuple[Message, ...] | None:
     return tuple(messages) if replies else None
 
 
+def count_plain_keys(value: Any) -> int:
+    """How many keys the messages of a list have in all, where `plain_messages` takes it; else 0."""
+    if value.__class__ is not list:
+        return 0
+    replies = 0
+    for said in value:
+        if said.__class__ is not dict or len(said) != 2:
+            return 0
+        role, content = said.get("role"), said.get("content")
+        if content.__class__ is not str:
+            return 0
+        if role == "assistant":
+            if not content:
+                return 0
+            replies += 1
+        elif role != "user" and role != "system":
+            return 0
+    return 2 * len(value) if replies else 0
+
+
 def _role(said: Mapping[str, Any], where: str) -> str:
     if "role" not in said:
         keys = ", ".join(map(repr, said)) or "no keys"
@@ -223,7 +248,7 @@ def _role(said: Mapping[str, Any], where: str) -> str:
     if role == "function":  # OpenAI's older name
         return "tool"
     if role not in ROLES:
-        meant = _OTHER_ROLES.get(role.lower())
+        meant = OTHER_ROLES.get(role.lower())
         hint = (
             f"did you mean {meant!r}? allowed: {', '.join(ROLES)}"
             if meant

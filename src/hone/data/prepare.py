@@ -295,7 +295,7 @@ def _make_ready(file: PreparedFile, *, wait: bool, section: DataSection, limit: 
         doubtful = file.long_rows(limit) if section.too_long == "refuse" else []
         spaced = np.linspace(0, rows.num_rows - 1, min(rows.num_rows, _SAMPLE_ROWS)).astype(int)
         first = dict.fromkeys([*doubtful, *rows.largest(_LARGEST_ROWS).tolist(), *spaced.tolist()])
-        file.follow(np.array(list(first), dtype=np.int64))
+        file.follow(np.array(list(first), dtype=np.int64), then_wait=True)
         file.ensure(first)
         file.refuse_long()
         if not rows.figures().trained_tokens:

@@ -30,9 +30,10 @@ _JOB_ROWS: Final = 1024
 _JOB_BYTES: Final = 8 * 2**20
 _RUN_ROWS: Final = 2048  # prepared at once in this process
 _HELD_BYTES: Final = 8 * 2**20  # of a smaller file nothing is written before all of it is known
-_DOUBT: Final = (
-    2  # a row of fewer bytes than the limit in tokens divided by this is surely short enough
+_PREAMBLE_BYTES: Final = (
+    1024  # what a template writes of itself: a default system text, a heading of tools
 )
+_DOUBT: Final = 2  # other tokenizers: a row of fewer bytes than the limit divided by this is taken for short enough
 
 
 class PreparedFile:
@@ -72,6 +73,7 @@ class PreparedFile:
         self._at = 0
         self._jobs = 0
         self._crew: Crew | None = None
+        self._waits = False
         self._fault: HoneError | None = None
         self._here = threading.Lock()
         self._unsaved: list[Segment] = []
@@ -140,13 +142,17 @@ class PreparedFile:
             every[:, segment.row] = segment.figures
         return every[:, rows[self._segment_of[rows] >= 0]]
 
-    def follow(self, order: Int64) -> None:
-        """Prepare rows in this order from now on; rows that it does not name follow at the end."""
+    def follow(self, order: Int64, *, then_wait: bool = False) -> None:
+        """Prepare rows in this order from now on; rows that it does not name follow at the end, or wait for
+        another order, so that the processors are free for what comes before the first step."""
         rest = np.ones(self.index.num_rows, dtype=np.bool_)
         rest[order] = False
+        left = np.flatnonzero(rest[:0] if then_wait else rest)
         with self._changed:
-            self._order = np.concatenate([order, np.flatnonzero(rest)])
+            self._order = np.concatenate([order, left])
             self._at = 0
+            self._waits = then_wait
+            self._changed.notify_all()
         if self._crew is None and self._workers and not self.is_complete:
             self._keep_hold()
             self._crew = Crew(self._workshop.order, self._workers, self._next_job, self._hear)
@@ -160,6 +166,7 @@ class PreparedFile:
             return
         with self._changed:
             self._urgent.extend(row for row in wanted if not self._assigned[row])
+            self._changed.notify_all()
             while any(self._segment_of[row] < 0 for row in wanted):
                 if self._fault is not None:
                     raise self._fault
@@ -167,14 +174,19 @@ class PreparedFile:
 
     def finish(self) -> None:
         """Prepare what is left, and wait for it. Raises DataError, EnvironmentFault."""
-        if not self.is_complete and self._workers and self._crew is None:
+        if not self.is_complete and self._workers and (self._crew is None or self._waits):
             self.follow(self._order)
         self.ensure(np.flatnonzero(self._segment_of < 0).tolist())
         self.refuse_long()
 
     def long_rows(self, limit: int) -> list[int]:
-        """Rows that may be longer than `limit` tokens, judged by their bytes."""
-        return np.flatnonzero(self.index.size >= limit // _DOUBT).tolist()
+        """Rows that may be longer than `limit` tokens, judged by their bytes.
+
+        A token of byte-level BPE is a byte at least, and what a template writes around a message is no longer
+        than what JSON does. One that slips through is still refused, when it is prepared.
+        """
+        surely = limit - _PREAMBLE_BYTES if self._workshop.order.byte_level else limit // _DOUBT
+        return np.flatnonzero(self.index.size >= max(1, surely)).tolist()
 
     def refuse_long(self) -> None:
         """Raise DataError when the length limit refuses rows that are prepared."""
@@ -196,6 +208,10 @@ class PreparedFile:
     def close(self) -> None:
         """End what runs, let go of the file."""
         if self._crew is not None:
+            with self._changed:
+                self._fault = self._fault or EnvironmentFault("closed")
+                self._waits = False
+                self._changed.notify_all()
             self._crew.close()
             self._crew = None
         self._workshop.close()
@@ -251,6 +267,8 @@ class PreparedFile:
 
     def _next_job(self) -> Job | None:
         with self._changed:
+            while self._waits and not self._urgent and self._at >= self._order.shape[0]:
+                self._changed.wait()
             if self._fault is not None:
                 return None
             most = (*_FIRST_JOBS, _JOB_ROWS)[min(self._jobs, len(_FIRST_JOBS))]

@@ -47,8 +47,10 @@ class RawRows:
     is wrong with one row is found when that row is parsed. After the last row `blank_lines`, `had_bom` and `sha256` are known.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.file = str(path)
+    def __init__(self, path: str | Path, *, name: str | None = None) -> None:
+        """`name`: what messages call the file, unless it is the path."""
+        self.file = str(path) if name is None else name
+        self._path = Path(path)
         self.blank_lines = 0
         self.had_bom = False
         self._digest = hashlib.sha256()
@@ -61,7 +63,7 @@ class RawRows:
 
     def __iter__(self) -> Iterator[RawRow]:
         try:
-            with Path(self.file).open("rb") as stream:
+            with self._path.open("rb") as stream:
                 found = False
                 for row in self._rows(stream):
                     found = True

@@ -49,13 +49,19 @@ def sentences(ledger: Ledger) -> list[tuple[str, str]]:
     """Every notice of a ledger: its code, and a sentence with how many rows and which is the first."""
     found: list[tuple[str, str]] = []
     for code, tally in ledger.notices.items():
-        name, _, detail = code.partition(":")
-        text = (_TOLD.get(name) or SENTENCES.get(name, name)).format(detail)
+        name = code.partition(":")[0]
+        text = remark_sentence(code)
         if tally.lines:
             count = f"{tally.count:,} row{'' if tally.count == 1 else 's'}"
             text += f" ({count}, first {ledger.names(tally)[0]})"
         found.append((name, text))
     return found
+
+
+def remark_sentence(code: str) -> str:
+    """What a code, perhaps with a detail behind a colon, means."""
+    name, _, detail = code.partition(":")
+    return (_TOLD.get(name) or SENTENCES.get(name, name)).format(detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,12 @@ class TextTokenizer:
         return self.bos_id in self._backend.encode("", add_special_tokens=True).ids[:1]
 
     @property
+    def is_byte_level(self) -> bool:
+        """Whether every token stands for bytes of the text, at least one."""
+        decoder: Any = self._backend.decoder
+        return decoder is not None and json.loads(decoder.__getstate__()).get("type") == "ByteLevel"
+
+    @property
     def max_length(self) -> int | None:
         """The longest text the tokenizer's configuration speaks of, in tokens, or None."""
         length = self._config.get("model_max_length")

@@ -7,35 +7,22 @@ workshop; each further line a job: {"scan": [begin, end], "contents": whether th
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from hone.data.jobs import serve
 from hone.data.workshop import Order, Workshop
-from hone.errors import HoneError
 
 
 def main() -> int:
     """Work until standard input ends."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    told: dict[str, Any] = orjson.loads(source.readline())
+    return serve(lambda told: partial(_done, _shop(told)))
+
+
+def _shop(told: dict[str, Any]) -> Workshop:
     told["stamp"] = tuple(told["stamp"])
-    shop = Workshop(Order(**told))
-    for line in source:
-        job: dict[str, Any] = orjson.loads(line)
-        try:
-            answer = _done(shop, job)
-        except HoneError as error:
-            answer = {
-                "error": type(error).__name__,
-                "what": error.what,
-                "where": error.where,
-                "remedy": error.remedy,
-            }
-        sink.write(orjson.dumps(answer) + b"\n")
-        sink.flush()
-    return 0
+    return Workshop(Order(**told))
 
 
 def _done(shop: Workshop, job: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from hone.config.sections import DataSection
 from hone.data.example import Example, Origin
-from hone.data.lines import Part, read_part
+from hone.data.lines import Part, read_part, stamp_of
 from hone.data.reader import Row
 from hone.data.render import Renderer
 from hone.data.road import Road, row_format
@@ -45,6 +44,8 @@ class Order:
     """Folder of the tokenizer."""
     max_length: int
     proofs: str | None
+    byte_level: bool = False
+    """Whether a token is a byte of text at least."""
 
     @classmethod
     def for_file(
@@ -67,13 +68,8 @@ class Order:
             str(tokenizer.folder or ""),
             max_length,
             None if proofs is None else str(proofs),
+            tokenizer.is_byte_level,
         )
-
-
-def stamp_of(file: str) -> tuple[int, int]:
-    """Size in bytes and time of change in ns."""
-    about = os.stat(file)
-    return about.st_size, about.st_mtime_ns
 
 
 class Workshop:
@@ -99,6 +95,7 @@ class Workshop:
                 read=self._format.read,
                 keep_faults=keep,
                 contents=contents,
+                skim=self._format.skim,
             )
 
     def prepare(self, places: Sequence[Place]) -> Segment:

@@ -9,8 +9,7 @@ from hone.data.agent.pipeline import STEPS, Pipeline
 from hone.data.agent.specification import read_prompts, read_specification
 from hone.data.changes import ChangeLedger, ChangeReport
 from hone.data.outbox import Outbox
-from hone.data.raw_rows import RawRows
-from hone.recipes.change import Places, parsed
+from hone.recipes.change import Places, parsed, raw_rows
 
 
 def clean_agent_rows(
@@ -30,7 +29,7 @@ def clean_agent_rows(
         specification=None if tools is None else read_specification(tools),
         prompts=None if prompts is None else read_prompts(prompts),
     )
-    rows = RawRows(places.source)
+    rows = raw_rows(places.source)
     ledger = ChangeLedger(str(places.source))
     report = ChangeReport("process", [ledger], notices=[f"steps: {', '.join(pipeline.steps)}"])
     inputs = [one for one in (places.source, tools, prompts) if one is not None]

@@ -23,6 +23,7 @@ from hone.engine.precision import Precision, seconds_by_precision
 from hone.engine.probe import probe
 from hone.models import attention, facts
 from hone.models.adapters import attach_lora, set_dropout
+from hone.models.fused_norm import fuse_norms
 from hone.models.head import Head
 from hone.models.load import load_config, load_model, quiet, takes_packs
 from hone.models.source import read_config
@@ -93,6 +94,7 @@ def _held_in(config: Config, precision: Precision) -> torch.dtype:
 
 def _wrap(model: PreTrainedModel, config: Config, precision: Precision, *, shared: bool) -> Built:
     adapted = None
+    fuse_norms(model)
     if config.tuning.method == "lora":
         adapted = attach_lora(model, config.tuning.lora, seed=config.train.seed)
         set_dropout(model, PrefixDropout)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hone.data.changes import ChangeReport, Fate
+from hone.data.importers.formats import TABLES
+from hone.data.importers.row_file import find_rows
 from hone.data.outbox import Outbox
 from hone.data.parts import PARTS
-from hone.data.raw_rows import RawRow
+from hone.data.raw_rows import RawRow, RawRows
 from hone.data.strict import JsonObject
 from hone.errors import ConfigError, DataError
+from hone.recipes.cache import cache_folder
 
 NOT_JSON = "not a row of JSON"
 
@@ -41,6 +45,22 @@ class Places:
         path = self.ledger or self.out.with_name(f"{self.out.name}.ledger.json")
         report.ledger_file = str(path)
         outbox.put_json(path, report.to_json())
+
+
+def raw_rows(path: Path) -> RawRows:
+    """The rows of a file as bytes; those of a table (CSV, TSV, Parquet, Arrow) as they are imported, a line each.
+
+    Raises DataError, and EnvironmentFault where what reads tables is not installed.
+    """
+    if path.suffix not in TABLES:
+        return RawRows(path)
+    file = find_rows(str(path), cache_dir=cache_folder() / "imports", say=_silent)
+    return RawRows(file.path, name=file.name)
+
+
+def _silent(event: str, told: dict[str, Any]) -> None:
+    """What an import says of a table is said of its rows anyway."""
+    del event, told
 
 
 def parsed(raw: RawRow, fate: Fate) -> JsonObject | None:

@@ -9,11 +9,11 @@ from hone.data.changes import ChangeLedger, ChangeReport, Fate
 from hone.data.conversation import Conversation
 from hone.data.formats import SHAPES, RowFormat
 from hone.data.outbox import Outbox
-from hone.data.raw_rows import RawRow, RawRows
+from hone.data.raw_rows import RawRow
 from hone.data.reader import Row
 from hone.data.shape_writers import SHAPE_KEYS, WRITERS, write_row
 from hone.errors import ConfigError, DataError, nearest
-from hone.recipes.change import Places, parsed
+from hone.recipes.change import Places, parsed, raw_rows
 
 _MISREAD = SHAPE_KEYS | {key for shape in SHAPES.values() for key in shape.keys}
 # What the reader of rows changed, in our words; its other remarks concern training, not what is written.
@@ -35,7 +35,7 @@ def convert(section: DataSection, places: Places, *, to: str, lossy: bool = Fals
     if to not in WRITERS:
         raise ConfigError(f"--to: no shape {to!r} is written", remedy=nearest(to, WRITERS))
     form = RowFormat(section.format, section.columns, section.tags)
-    rows = RawRows(places.source)
+    rows = raw_rows(places.source)
     ledger = ChangeLedger(str(places.source))
     report = ChangeReport("convert", [ledger])
     with Outbox(inputs=[places.source], force=places.force) as outbox:

@@ -15,10 +15,10 @@ from hone.data.conversation import Conversation
 from hone.data.outbox import Outbox, as_line
 from hone.data.parts import RowKey, assign, said_key
 from hone.data.plain_rows import Tidying, read_plain
-from hone.data.raw_rows import RawRow, RawRows
+from hone.data.raw_rows import RawRow
 from hone.data.shape_writers import write_row
 from hone.errors import ConfigError, DataError
-from hone.recipes.change import Places, parsed
+from hone.recipes.change import Places, parsed, raw_rows
 from hone.recipes.split import moved_notice
 
 DEFAULT_SHARES: Final = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -137,7 +137,7 @@ def process(
 
 def _find(source: Path) -> _Sources:
     if source.is_file():
-        return _Sources({"": _json_rows(source)})
+        return _Sources({"": source})
     if not source.is_dir():
         raise DataError(
             "no such folder",
@@ -158,7 +158,7 @@ def _find(source: Path) -> _Sources:
                 remedy="keep one of them",
             )
     if by_part["train"]:
-        parts = {part: _json_rows(files[0]) for part, files in by_part.items() if files}
+        parts = {part: files[0] for part, files in by_part.items() if files}
         return _Sources(parts, tuple(one for one in found if one not in parts.values()))
     alone = next((source / name for name in _ALONE if source / name in found), None)
     if alone is None and len(found) == 1:
@@ -170,18 +170,7 @@ def _find(source: Path) -> _Sources:
             where=str(source),
             remedy=f"name one of them {_ALONE[1]}, or type: hone process FILE",
         )
-    return _Sources({"": _json_rows(alone)}, tuple(one for one in found if one != alone))
-
-
-def _json_rows(path: Path) -> Path:
-    """The file as JSON rows. Whatever imports tables takes its place here, and gives the file that it wrote."""
-    if path.suffix in _TABLES:
-        raise DataError(
-            f"rows are read from {' and '.join(_JSON)} files; found {path.suffix}",
-            where=str(path),
-            remedy="write the table as JSONL: one object per line, its keys the names of the columns",
-        )
-    return path
+    return _Sources({"": alone}, tuple(one for one in found if one != alone))
 
 
 def _refuse_same_folder(places: Places) -> None:
@@ -196,7 +185,7 @@ def _refuse_same_folder(places: Places) -> None:
 
 def _read(file: Path, ledger: ChangeLedger, tidying: Tidying) -> _Kept:
     kept = _Kept()
-    for raw, fate in RawRows(file).fates(ledger):
+    for raw, fate in raw_rows(file).fates(ledger):
         said = _tidied(raw, fate, ledger, tidying)
         if said is not None:
             row, _ = write_row(said, "messages", lossy=False, where=str(raw.origin))

@@ -10,7 +10,7 @@ from hone.data.outbox import Outbox, RowSink
 from hone.data.parts import Assignment, RowKey, assign, row_key
 from hone.data.raw_rows import RawRow, RawRows
 from hone.errors import ConfigError, DataError
-from hone.recipes.change import Places, parsed
+from hone.recipes.change import Places, parsed, raw_rows
 
 
 def split(
@@ -24,7 +24,7 @@ def split(
     Raises ConfigError for places that must not be written, DataError for a file that cannot be read or has
     too few rows, DiskError.
     """
-    rows = RawRows(places.source)
+    rows = raw_rows(places.source)
     ledger = ChangeLedger(str(places.source))
     report = ChangeReport("split", [ledger])
     found = [_key(raw, fate, group_by=group_by) for raw, fate in rows.fates(ledger)]
@@ -41,7 +41,7 @@ def split(
         report.notices.append(moved_notice(assignment))
     parts = iter(assignment.parts)
     part_of = [None if key is None else next(parts) for key in found]
-    again = RawRows(places.source)
+    again = raw_rows(places.source)
     with Outbox(inputs=[places.source], force=places.force) as outbox:
         suffix = ".json" if places.source.suffix == ".json" else ".jsonl"
         sinks = {part: outbox.rows(places.out / f"{part}{suffix}") for part in shares}

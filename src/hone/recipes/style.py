@@ -9,10 +9,10 @@ from typing import Any
 
 from hone.data.changes import ChangeLedger, ChangeReport, Fate
 from hone.data.outbox import Outbox
-from hone.data.raw_rows import RawRow, RawRows
+from hone.data.raw_rows import RawRow
 from hone.data.style import Mode, Style, lay_style
 from hone.errors import ConfigError, DataError
-from hone.recipes.change import Places, parsed
+from hone.recipes.change import Places, parsed, raw_rows
 
 MANIFEST = "style.json"
 """In a folder of styled rows; beside a single file it is `<file>.style.json`."""
@@ -52,7 +52,7 @@ def style(places: Places, text: str, *, mode: Mode = "prepend") -> ChangeReport:
     about: list[dict[str, str]] = []
     with Outbox(inputs=[one.source for one in laid], force=places.force) as outbox:
         for one in laid:
-            rows = RawRows(one.source)
+            rows = raw_rows(one.source)
             ledger = ChangeLedger(str(one.source))
             report.ledgers.append(ledger)
             sink = outbox.rows(one.out)
