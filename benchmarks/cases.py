@@ -135,8 +135,8 @@ def _prepare(case: Case, model: Path, file: Path) -> list[tuple[int, np.ndarray,
     dataset = prepared.train
     found: list[tuple[int, np.ndarray, np.ndarray]] = []
     for row in range(dataset.num_rows):
-        (example,) = dataset.examples(row)  # these templates never split a row
-        found.append((example.origin.line, example.input_ids, example.weight))
+        for example in dataset.examples(row):  # one, or none where the row is too long
+            found.append((example.origin.line, example.input_ids, example.weight))
     return found
 
 

@@ -87,7 +87,7 @@ class _Step:
             folder,
             config,
             precision=job["precision"],
-            longest=rows.longest_example,
+            longest=rows.figures().longest,
             say=silent,
         )
         self.loss = built.loss
