@@ -176,7 +176,14 @@ class PreparedFile:
         """Prepare what is left, and wait for it. Raises DataError, EnvironmentFault."""
         if not self.is_complete and self._workers and (self._crew is None or self._waits):
             self.follow(self._order)
-        self.ensure(np.flatnonzero(self._segment_of < 0).tolist())
+        if self._crew is None:
+            self.ensure(np.flatnonzero(self._segment_of < 0).tolist())
+        else:
+            with self._changed:
+                while not self.is_complete:
+                    if self._fault is not None:
+                        raise self._fault
+                    self._changed.wait(timeout=1.0)
         self.refuse_long()
 
     def long_rows(self, limit: int) -> list[int]:

@@ -153,6 +153,11 @@ def open_segment(path: Path) -> Segment | None:
         for name, told in header.items():
             a, b = (8 + size + int(offset) for offset in told["data_offsets"])
             arrays[name] = whole[a:b].view(_TYPES[told["dtype"]])
+        # Read and not mapped: to touch one page of a mapped file brings in its neighbours, of every segment.
+        first, last = (int(offset) for offset in header["row"]["data_offsets"])
+        with path.open("rb") as file:
+            file.seek(8 + size + first)
+            arrays["row"] = np.frombuffer(file.read(last - first), dtype=_TYPES["I64"])
         return Segment(arrays, about)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
