@@ -51,6 +51,11 @@ class Pack:
         """Tokens to compute, shared beginnings once."""
         return int(self.input_ids.shape[0])
 
+    @property
+    def visible_pairs(self) -> int:
+        """Pairs (i, j) of tokens in which j is seen by i, where nothing narrows the window."""
+        return int((self.visible_until - np.arange(self.num_tokens)).sum())
+
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The prefix tree as unbranched runs, in depth-first order."""

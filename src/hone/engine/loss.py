@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from hone.engine.noise import PrefixDropout
 from hone.models.attention import ARGUMENT
 from hone.models.head import Head
-from hone.models.visible import Visible
+from hone.models.visible import LEAST_SAVED, Visible
 from hone.pack import Pack
 
 CHUNK_BYTES = 64 * 2**20  # logits of one chunk in float32; a larger one gains nothing measurable
@@ -45,6 +45,8 @@ class PackLoss(nn.Module):
         self.shared = shared
         self.head = head if head is not None else Head.of(model)
         self.autocast = autocast
+        self.least_saved = LEAST_SAVED  # pairs; see Visible
+        self._last_layer = int(model.config.get_text_config().num_hidden_layers) - 1
         self._dropouts = [m for m in model.modules() if isinstance(m, PrefixDropout)]
 
     def begin_step(self, step: int, seed: int) -> None:
@@ -66,7 +68,9 @@ class PackLoss(nn.Module):
         """Hidden states [1, T, E] before the head."""
         arguments: dict[str, Any] = {}
         if self.shared:
-            arguments[ARGUMENT] = Visible(pack)
+            arguments[ARGUMENT] = Visible(
+                pack, last_layer=self._last_layer, least_saved=self.least_saved
+            )
             positions = torch.from_numpy(pack.position_ids).to(device)
             arguments["position_ids"] = positions.unsqueeze(0)
         elif len(pack.nodes) > 1:

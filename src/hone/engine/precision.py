@@ -12,7 +12,7 @@ from hone.engine.rehearsal import made_up_pack
 
 Precision = str  # "fp32" or "bf16"
 _TRIALS = 3
-_TRIAL_TOKENS = 384
+_TRIAL_ROWS = (128, 128, 128)  # tokens
 
 
 def seconds_by_precision(make: Callable[[Precision], PackLoss]) -> dict[Precision, float]:
@@ -23,7 +23,7 @@ def seconds_by_precision(make: Callable[[Precision], PackLoss]) -> dict[Precisio
     found: dict[Precision, float] = {}
     for precision in ("fp32", "bf16"):
         loss = make(precision)
-        pack = made_up_pack(_TRIAL_TOKENS, row_tokens=128, vocab_size=loss.head.vocab_size)
+        pack = made_up_pack(_TRIAL_ROWS, vocab_size=loss.head.vocab_size)
         seconds: list[float] = []
         for _ in range(_TRIALS + 1):
             start = time.perf_counter()

@@ -45,8 +45,9 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
     tails = ([i * 104729 % vocab for i in range(1, 7)], [i * 1299709 % vocab for i in range(1, 10)])
     pack = _shared_pack(trunk, tails)
     model = loss.model
-    training = model.training
+    training, least_saved = model.training, loss.least_saved
     model.eval()
+    loss.least_saved = 1  # so that what the last layer leaves out is tried on short rows too
     try:
         model.set_attn_implementation(attention)
         shared, shared_grad = _with_gradient(loss, loss(pack, 1.0))
@@ -62,6 +63,7 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
     finally:
         model.set_attn_implementation(attention)
         model.train(training)
+        loss.least_saved = least_saved
         model.zero_grad(set_to_none=True)
     norm = cast("Any", torch.linalg).vector_norm  # untyped in torch
     apart_norm, off = float(norm(apart_grad)), float(norm(shared_grad - apart_grad))

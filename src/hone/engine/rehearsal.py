@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hone.engine.budget import is_out_of_memory
+from hone.engine.cost import Speeds, Weight, cheapest, pair_seconds
 from hone.engine.loss import CHUNK_BYTES, PackLoss
 from hone.engine.room import activation_bytes_per_token, available_bytes
 from hone.errors import OutOfMemory
@@ -22,6 +23,8 @@ from hone.pack import Pack
 
 BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 _TRIAL_SECONDS = 2.0  # no trial Pack is expected to take longer than this
+_SHORT_ROW = 128  # tokens; rows of trial Packs, in which attention costs next to nothing
+_PAIR_TRIAL = 4096  # tokens of the Packs that tell what attention costs, at most
 _KEEP_FREE = 0.25  # share of the free memory that is left alone
 
 
@@ -32,22 +35,27 @@ class Rehearsed:
     micro_batch_tokens: int
     bytes_per_token: float
     available_bytes: int
-    seconds_per_token: dict[int, float]  # by Pack size in tokens
+    speeds: Speeds
     reason: str
 
 
 def made_up_pack(
-    tokens: int, *, row_tokens: int, vocab_size: int, predictions: int | None = None
+    row_lengths: Sequence[int], *, vocab_size: int, predictions: int | None = None
 ) -> Pack:
-    """A Pack of `tokens` tokens in rows of `row_tokens`, with predictions at its last places (all: None)."""
-    ids = np.arange(1, tokens + 1, dtype=np.int64) * 7919 % vocab_size
-    starts = np.arange(0, tokens, row_tokens)
-    ends = np.append(starts[1:], tokens)
-    lengths = ends - starts
-    first = np.repeat(starts, lengths)
+    """A Pack of rows of these lengths in tokens, with so many predictions spread over it (all: None)."""
+    lengths = np.asarray(row_lengths, dtype=np.int64)
+    ends = np.cumsum(lengths)
+    tokens = int(ends[-1])
+    first = np.repeat(ends - lengths, lengths)
     last = np.repeat(ends, lengths)
+    ids = np.arange(1, tokens + 1, dtype=np.int64) * 7919 % vocab_size
     places = np.arange(tokens)
-    predict = places if predictions is None else places[-max(1, predictions) :]
+    if predictions is None or predictions >= tokens:
+        predict = places
+    else:
+        predict = np.unique(
+            np.linspace(0, tokens - 1, max(1, predictions)).round().astype(np.int64)
+        )
     return Pack(
         input_ids=ids,
         position_ids=(places - first).astype(np.int64),
@@ -56,7 +64,7 @@ def made_up_pack(
         source=np.arange(predict.shape[0], dtype=np.int64),
         target=np.roll(ids, -1)[predict],
         weight=np.ones(predict.shape[0], dtype=np.float32),
-        row=np.repeat(np.arange(starts.shape[0], dtype=np.int32), lengths)[predict],
+        row=np.repeat(np.arange(lengths.shape[0], dtype=np.int32), lengths)[predict],
     )
 
 
@@ -64,24 +72,19 @@ def rehearse(
     loss: PackLoss,
     *,
     longest: int,
-    typical: int,
     wanted: int | None,
     state_bytes: int,
     trained_share: float,
-    computed_tokens: Callable[[int], int],
-    largest_step: int,
+    layout: Callable[[int], Sequence[Weight]],
 ) -> Rehearsed:
     """Choose `micro_batch_tokens` (or check the `wanted` one) and try the worst Pack once.
 
-    `longest` and `typical` are row lengths in tokens, `trained_share` is how many of them are predicted; `state_bytes` is what gradients and optimizer
-    will still allocate; `computed_tokens(budget)` is what the data's own steps would compute in Packs
-    of that budget, relative to other budgets; `largest_step` is what its largest step would compute in
-    one Pack, beyond which no budget helps. Raises OutOfMemory where not even the longest row fits.
+    `longest` is the longest row in tokens, `trained_share` how many tokens are predicted; `state_bytes` is
+    what gradients and optimizer will still allocate; `layout(budget)` is the Packs of a few of the data's
+    own steps at that budget. Raises OutOfMemory where not even the longest row fits.
     """
     device = loss.head.device
-    small = made_up_pack(
-        min(256, longest), row_tokens=min(256, longest), vocab_size=loss.head.vocab_size
-    )
+    small = made_up_pack([min(256, longest)], vocab_size=loss.head.vocab_size)
     per_token = activation_bytes_per_token(loss, small)
     free = available_bytes(device)
     room = int((free * (1 - _KEEP_FREE) - state_bytes) / max(1.0, per_token))
@@ -94,40 +97,64 @@ def rehearse(
         )
     if not loss.shared:  # each row is a Pack of its own, whatever the budget
         _try_worst(loss, longest, longest=longest)
-        return Rehearsed(longest, per_token, free, {}, "rows run one at a time")
+        return Rehearsed(longest, per_token, free, Speeds({}), "rows run one at a time")
     if wanted is not None:
         budgets: Sequence[int] = (wanted,)
     elif device.type == "cuda":
         budgets = [max(b for b in BUDGETS if b <= max(room, BUDGETS[0]))]
     else:
-        useful = next((b for b in BUDGETS if b >= largest_step), BUDGETS[-1])
-        budgets = [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
-    speeds = _speeds(loss, budgets, typical=min(typical, longest), share=trained_share)
-    budget, reason = _choose(budgets, speeds, computed_tokens, wanted=wanted, device=device)
+        budgets = _worth_trying(layout, room)
+    speeds = measure_speeds(loss, budgets, longest=longest, share=trained_share)
+    budget, reason = _choose(budgets, speeds, layout, wanted=wanted, device=device)
     budget = _try_worst(loss, budget, longest=longest)
     return Rehearsed(budget, per_token, free, speeds, reason)
 
 
-def _speeds(
-    loss: PackLoss, budgets: Sequence[int], *, typical: int, share: float
-) -> dict[int, float]:
-    """Seconds per token of forward and backward, by Pack size, as far as trials stay short."""
-    speeds: dict[int, float] = {}
+def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[int]:
+    """The budgets that fit, up to the first that holds every step in as few Packs as any would."""
+    largest = max(pack.tokens for pack in layout(2**31))
+    useful = next((b for b in BUDGETS if b >= largest), BUDGETS[-1])
+    return [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
+
+
+def measure_speeds(loss: PackLoss, budgets: Sequence[int], *, longest: int, share: float) -> Speeds:
+    """Seconds of forward and backward: by Pack size, in short rows, as far as trials stay short; and by pair."""
+
+    def timed(tokens: int, row_tokens: int, times: int) -> tuple[Weight, float]:
+        pack = made_up_pack(
+            _rows(tokens, row_tokens),
+            vocab_size=loss.head.vocab_size,
+            predictions=round(tokens * share),
+        )
+        seconds = min(_seconds(loss, pack) for _ in range(times))
+        return Weight(tokens, pack.visible_pairs), seconds
+
+    short = min(_SHORT_ROW, longest)
+    trials: dict[int, tuple[Weight, float]] = {}
     for budget in budgets:
-        guess = speeds[max(speeds)] * budget if speeds else 0.0
+        guess = 0.0
+        if trials:
+            weight, seconds = trials[max(trials)]
+            guess = seconds * budget / weight.tokens
         if guess > _TRIAL_SECONDS:
             break
-        pack = made_up_pack(
-            budget,
-            row_tokens=max(1, typical),
-            vocab_size=loss.head.vocab_size,
-            predictions=round(budget * share),
-        )
-        seconds = min(_seconds(loss, pack) for _ in range(2 if guess < 1.0 else 1))
-        speeds[budget] = seconds / budget
-        if len(budgets) == 1:
-            break
-    return speeds
+        trials[budget] = timed(budget, short, 2 if guess < 1.0 else 1)
+    pair = 0.0
+    sizes = [size for size in trials if short < size <= min(_PAIR_TRIAL, longest)]
+    if sizes and len(trials) > 1:
+        size = max(sizes)
+        pair = pair_seconds(trials[size], timed(size, size, 2))
+    token = {
+        size: max(0.0, seconds - pair * weight.pairs) / weight.tokens
+        for size, (weight, seconds) in trials.items()
+    }
+    return Speeds(token, pair)
+
+
+def _rows(tokens: int, row_tokens: int) -> list[int]:
+    """`tokens` tokens as rows of `row_tokens` and a rest."""
+    rows, rest = divmod(tokens, row_tokens)
+    return [row_tokens] * rows + [rest] * (rest > 0)
 
 
 def _seconds(loss: PackLoss, pack: Pack) -> float:
@@ -142,8 +169,8 @@ def _seconds(loss: PackLoss, pack: Pack) -> float:
 
 def _choose(
     budgets: Sequence[int],
-    speeds: dict[int, float],
-    computed_tokens: Callable[[int], int],
+    speeds: Speeds,
+    layout: Callable[[int], Sequence[Weight]],
     *,
     wanted: int | None,
     device: torch.device,
@@ -152,26 +179,21 @@ def _choose(
         return wanted, "as set"
     if device.type == "cuda":
         return budgets[0], "the largest that fits"
-    last = speeds[max(speeds)]
-    cost = {b: computed_tokens(b) * speeds.get(b, last) for b in budgets}
-    # A larger Pack must win by more than a trial's noise, else the smaller keeps memory free.
-    best = min(cost.values())
-    chosen = min(b for b in budgets if cost[b] <= best * 1.02)
-    return chosen, "the fastest here, sharing counted"
+    return cheapest(budgets, speeds, layout), "the fastest here, sharing counted"
 
 
 def _try_worst(loss: PackLoss, budget: int, *, longest: int) -> int:
     """One forward and backward of the worst Pack; halves the budget while memory runs out.
 
+    Attention keeps as much for a token of a short row as for one of a long row, so one row is the longest.
     The head holds one chunk of logits at a time, so two chunks need what a thousand would.
     """
     vocab = loss.head.vocab_size
     chunks = 2 * max(1, CHUNK_BYTES // (4 * vocab))
     while True:
         worst = max(budget, longest)
-        pack = made_up_pack(
-            worst, row_tokens=longest, vocab_size=vocab, predictions=min(worst, chunks)
-        )
+        rows = [longest, *_rows(worst - longest, min(_SHORT_ROW, longest))]
+        pack = made_up_pack(rows, vocab_size=vocab, predictions=min(worst, chunks))
         try:
             _seconds(loss, pack)
         except (MemoryError, RuntimeError) as error:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from hone.models.visible import Tile, Visible
+from hone.models.visible import Tile, Tiles, Visible
 
 NAME = "hone_pack"
 ARGUMENT = "pack_visible"
@@ -35,7 +35,7 @@ def _no_mask(*_: object, **__: object) -> None:
 
 
 def pack_attention(
-    module: torch.nn.Module,  # noqa: ARG001 (part of the interface)
+    module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -51,7 +51,8 @@ def pack_attention(
     """Attend within the rows of a Pack.
 
     `query` is [1, H, T, D], `key` and `value` [1, G, T, D]; returns [1, T, H, D]. `sliding_window`,
-    `softcap` (Gemma 2) and `s_aux` (sink logits, one per head) arrive per layer. Raises RuntimeError
+    `softcap` (Gemma 2) and `s_aux` (sink logits, one per head) arrive per layer. In the last layer, queries
+    that nothing reads get zeros (`hone.models.visible`). Raises RuntimeError
     where no Pack arrives, where a mask does, or where dropout is asked for: each would be wrong silently.
     """
     visible = others.get(ARGUMENT)
@@ -60,7 +61,7 @@ def pack_attention(
     if attention_mask is not None or dropout != 0.0:
         raise RuntimeError(f"attention {NAME!r} takes no mask and no dropout")
     scale = scaling if scaling is not None else 1.0 / math.sqrt(query.shape[-1])
-    tiles = visible.tiles(sliding_window)
+    tiles = visible.tiles(sliding_window, getattr(module, "layer_idx", None))
     query, key, value = (t.to(value.dtype) for t in (query, key, value))  # autocast leaves a mix
     wide, narrow = query.shape[-1], value.shape[-1]
     if narrow < wide:  # latent attention: values are narrower than keys; zeros change nothing
@@ -88,13 +89,16 @@ class _Merge:
     lse = log sum_s exp(lse_s) (Milakov and Gimelshein, 2018).
     """
 
-    def __init__(self, query: Tensor, tiles: tuple[Tile, ...]) -> None:
+    def __init__(self, query: Tensor, tiles: Tiles) -> None:
         _, heads, tokens, size = query.shape
-        merges = any(tile.q0 >= tile.k1 or tile.keep is not None for tile in tiles)
+        merges = any(tile.q0 >= tile.k1 or tile.keep is not None for tile in tiles.calls)
         dtype = query.dtype if query.dtype == torch.float64 or not merges else torch.float32
         self.out = query.new_empty((1, tokens, heads, size), dtype=dtype)
         sums = torch.float64 if query.dtype == torch.float64 else torch.float32
         self.lse = query.new_empty((1, heads, tokens), dtype=sums)
+        if not tiles.covers_all:
+            self.out.zero_()
+            self.lse.zero_()
         self._seen_until = 0
 
     def add(self, tile: Tile, out: Tensor, lse: Tensor) -> None:
@@ -134,11 +138,11 @@ class _FlashAttention(torch.autograd.Function):
         key: Tensor,
         value: Tensor,
         sinks: Tensor | None,
-        tiles: tuple[Tile, ...],
+        tiles: Tiles,
         scale: float,
     ) -> Tensor:
         merged = _Merge(query, tiles)
-        for tile in tiles:
+        for tile in tiles.calls:
             out, lse = _flash(
                 query[:, :, tile.q0 : tile.q1],
                 key[:, :, tile.k0 : tile.k1],
@@ -172,7 +176,7 @@ class _FlashAttention(torch.autograd.Function):
         grad_heads = grads[0].to(query.dtype).transpose(1, 2)
         out_heads = out.transpose(1, 2)
         sums = _Sums(query, key, value, ctx.tiles)
-        for tile in ctx.tiles:
+        for tile in ctx.tiles.calls:
             rows, columns = slice(tile.q0, tile.q1), slice(tile.k0, tile.k1)
             sums.add(
                 tile,
@@ -200,8 +204,8 @@ class _FlashAttention(torch.autograd.Function):
 class _Sums:
     """Gradients of query, key and value, added up over tiles (in float32 at least)."""
 
-    def __init__(self, query: Tensor, key: Tensor, value: Tensor, tiles: tuple[Tile, ...]) -> None:
-        alone = all(tile.causal for tile in tiles)
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, tiles: Tiles) -> None:
+        alone = tiles.covers_all and all(tile.causal for tile in tiles.calls)
         dtype = query.dtype if alone or query.dtype == torch.float64 else torch.float32
         self._grads = tuple(
             (torch.empty_like if alone else torch.zeros_like)(t, dtype=dtype)
@@ -233,13 +237,14 @@ class _CappedAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        tiles: tuple[Tile, ...],
+        tiles: Tiles,
         scale: float,
         cap: float,
     ) -> Tensor:
-        tiles = tuple(piece for tile in tiles for piece in _blocks(tile))
+        pieces = tuple(piece for tile in tiles.calls for piece in _blocks(tile))
+        tiles = Tiles(pieces, covers_all=tiles.covers_all)
         merged = _Merge(query, tiles)
-        for tile in tiles:
+        for tile in tiles.calls:
             scores, _ = _capped_scores(query, key, tile, scale, cap)
             lse = torch.logsumexp(scores, dim=-1)
             weights = torch.exp(scores - lse.masked_fill(lse == -math.inf, 0.0).unsqueeze(-1))
@@ -258,7 +263,7 @@ class _CappedAttention(torch.autograd.Function):
         delta = (grad_heads * out.transpose(1, 2).to(wide)).sum(-1, keepdim=True)
         into = [torch.zeros_like(t, dtype=wide) for t in (query, key, value)]
         groups = key.shape[1]
-        for tile in ctx.tiles:
+        for tile in ctx.tiles.calls:
             rows, columns = slice(tile.q0, tile.q1), slice(tile.k0, tile.k1)
             scores, slope = _capped_scores(query, key, tile, ctx.scale, ctx.cap)
             weights = torch.exp(scores - lse[:, :, rows].unsqueeze(-1))

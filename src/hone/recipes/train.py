@@ -24,6 +24,7 @@ from hone.config.write import to_yaml
 from hone.data.dataset import Figures
 from hone.data.prepare import say_data
 from hone.data.steps import StepSource
+from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
@@ -297,18 +298,17 @@ class _Run:
         wanted = self.config.compute.micro_batch_tokens
         sample = range(min(steps, _SAMPLED_STEPS))
 
-        def computed(budget: int) -> int:
-            return sum(self.training.step(k, budget).computed_tokens for k in sample)
+        def layout(budget: int) -> list[Weight]:
+            packs = (pack for k in sample for pack in self.training.step(k, budget).packs)
+            return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
 
         rehearsed = rehearse(
             built.loss,
             longest=figures.longest,
-            typical=max(1, figures.tokens // max(1, figures.examples)),
             wanted=wanted if isinstance(wanted, int) else None,
             trained_share=figures.trained_tokens / max(1, figures.tokens),
             state_bytes=12 * trained_parameter_count(built.loss),
-            computed_tokens=computed,
-            largest_step=max(self.training.step(k, 2**31).computed_tokens for k in sample),
+            layout=layout,
         )
         self.say(
             "rehearsed",
@@ -316,7 +316,8 @@ class _Run:
             reason=rehearsed.reason,
             bytes_per_token=rehearsed.bytes_per_token,
             available_bytes=rehearsed.available_bytes,
-            seconds_per_token=rehearsed.seconds_per_token,
+            seconds_per_token=rehearsed.speeds.token,
+            seconds_per_pair=rehearsed.speeds.pair,
             trained_parameters=trained_parameter_count(built.loss),
             steps=steps,
         )

@@ -1,0 +1,61 @@
+"""What a Pack costs in time: so much for each token, by the size of the Pack, and so much for each pair that attends.
+
+It knows no model: speeds measured elsewhere go in, seconds of a layout come out.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_NOISE = 1.02  # two trials of one thing differ by so much
+
+
+class Weight(NamedTuple):
+    """What the time of a Pack depends on."""
+
+    tokens: int
+    pairs: int  # (query, key) with the key visible to the query, of one layer
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds of forward and backward, measured on this machine."""
+
+    token: Mapping[int, float]  # seconds a token, without attention, by tokens in the Pack
+    pair: float = 0.0  # seconds a pair, all layers
+
+    def seconds(self, packs: Iterable[Weight]) -> float:
+        """Expected seconds of a layout, Pack by Pack."""
+        return sum(
+            pack.tokens * self._token(pack.tokens) + pack.pairs * self.pair for pack in packs
+        )
+
+    def _token(self, tokens: int) -> float:
+        """Interpolated over the logarithm of the size; flat beyond what was measured."""
+        sizes = sorted(self.token)
+        place = bisect_left(sizes, tokens)
+        if place == 0 or place == len(sizes):
+            return self.token[sizes[min(place, len(sizes) - 1)]]
+        low, high = sizes[place - 1], sizes[place]
+        share = math.log(tokens / low) / math.log(high / low)
+        return self.token[low] * (1 - share) + self.token[high] * share
+
+
+def pair_seconds(rows_short: tuple[Weight, float], rows_long: tuple[Weight, float]) -> float:
+    """Seconds a pair from two Packs of equal size, (weight, seconds) each, with shorter and longer rows."""
+    (few, quick), (many, slow) = rows_short, rows_long
+    apart = many.pairs - few.pairs
+    return max(0.0, (slow - quick) / apart) if apart > 0 else 0.0
+
+
+def cheapest(
+    budgets: Iterable[int], speeds: Speeds, layout: Callable[[int], Iterable[Weight]]
+) -> int:
+    """The budget whose layout takes the least time; a larger one must win by more than a trial's noise."""
+    seconds = {budget: speeds.seconds(layout(budget)) for budget in budgets}
+    best = min(seconds.values())
+    return min(budget for budget in seconds if seconds[budget] <= best * _NOISE)
