@@ -168,7 +168,8 @@ def test_every_method_at_length(
 def test_new_tokens_are_in_the_rows_the_model_and_the_artifact(tmp_path: Path, kept: Kept) -> None:
     heard: list[Event] = []
     plain = train(settings(tmp_path, out="plain"))
-    done = train(settings(tmp_path, *NEW, "train.max_steps=2"), listeners=[heard.append])
+    more = ["model.new_tokens=[purple, 'the cat', a]", NEW[1], "train.max_steps=2"]
+    done = train(settings(tmp_path, *more), listeners=[heard.append])
     counted = {
         folder: json.loads((folder / "ledger.json").read_bytes())["tokens"]
         for folder in (plain.folder, done.folder)
@@ -176,6 +177,7 @@ def test_new_tokens_are_in_the_rows_the_model_and_the_artifact(tmp_path: Path, k
     assert counted[done.folder] < counted[plain.folder]  # "the cat" is one token now
     told = [event["message"] for event in heard if event.name == "notice"]
     assert any("3 new tokens train" in message for message in told)
+    assert any("the tokenizer has 'a' already" in message for message in told)
     tokenizer = AutoTokenizer.from_pretrained(done.folder)
     ids = tokenizer("purple<|note|>the cat", add_special_tokens=False).input_ids
     assert ids == [TOKENS, TOKENS + 2, TOKENS + 1]
@@ -220,6 +222,22 @@ def test_an_adapter_is_trained_further_from_where_it_was(tmp_path: Path, kept: K
     )
     with pytest.raises(ConfigError, match="the adapter changed"):
         train(alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_adapter_is_trained_further_beside_a_quantised_base(
+    tmp_path: Path, kept: Kept, bits: int
+) -> None:
+    quantised = [QLORA, f"tuning.quantization.bits={bits}"]
+    first = train(settings(tmp_path, *quantised, "tuning.lora.dora=true", out="first"))
+    train(
+        settings(
+            tmp_path, *quantised, f"model.adapter={first.folder}", "train.learning_rate=1e-9",
+            out="second",
+        )
+    )  # fmt: skip
+    torch.testing.assert_close(kept[1], kept[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_resume_on_another_decomposition_is_refused(tmp_path: Path) -> None:
