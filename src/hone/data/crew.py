@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,6 +145,43 @@ class Crew:
             process.wait()
         with self._lock:
             self._processes.discard(process)
+
+
+def each(
+    jobs: Sequence[Job],
+    order: DataclassInstance,
+    workers: int,
+    program: str = "hone.data.worker",
+) -> list[dict[str, Any]]:
+    """The answers to `jobs`, in their order, from a crew of at most `workers` that is gone afterwards.
+
+    Raises the first HoneError that is answered; jobs not begun by then are left.
+    """
+    waiting = deque(enumerate(jobs))
+    found: dict[int, dict[str, Any]] = {}
+    faults: list[HoneError] = []
+
+    def next_job() -> Job | None:
+        try:
+            number, job = waiting.popleft()
+        except IndexError:
+            return None
+        return None if faults else {**job, "number": number}
+
+    def hear(job: Job, answer: dict[str, Any] | HoneError) -> None:
+        if isinstance(answer, HoneError):
+            faults.append(answer)
+        else:
+            found[job["number"]] = answer
+
+    crew = Crew(order, min(workers, len(jobs)), next_job, hear, program)
+    try:
+        crew.join()
+    finally:
+        crew.close()
+    if faults:
+        raise faults[0]
+    return [found[number] for number in range(len(jobs))]
 
 
 def _ask(process: subprocess.Popen[bytes], job: Job) -> dict[str, Any] | HoneError | None:
