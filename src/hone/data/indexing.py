@@ -79,7 +79,7 @@ def _by_crew(
     order: Order, parts: list[tuple[int, int]], workers: int, *, contents: bool
 ) -> list[Part]:
     jobs = [{"scan": list(part), "contents": contents} for part in parts]
-    return [Part.from_json(answer["part"]) for answer in each(jobs, order, workers)]
+    return each(jobs, order, workers, lambda answer: Part.from_json(answer["part"]))
 
 
 def name_content(file: str) -> str:

@@ -174,4 +174,4 @@ def _listed(verdict: Verdict, order: JudgeOrder) -> Scanned:
 
 def _by_crew(order: JudgeOrder, parts: list[tuple[int, int]], workers: int) -> list[Scanned]:
     jobs = [{"scan": list(part)} for part in parts]
-    return [Scanned.from_json(answer) for answer in each(jobs, order, workers, PROGRAM)]
+    return each(jobs, order, workers, Scanned.from_json, PROGRAM)
