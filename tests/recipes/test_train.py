@@ -171,6 +171,32 @@ def test_how_a_step_is_computed_does_not_change_it(tmp_path: Path, options: list
     assert losses(other.folder) == pytest.approx(losses(plain.folder), rel=2e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "muon"])
+def test_resumed_equals_straight_with_another_optimizer(tmp_path: Path, optimizer: str) -> None:
+    options = [
+        "train.save_steps=2", f"train.optimizer={optimizer}",
+        "tuning.lora.plus_ratio=4", "tuning.lora.r=64", "train.schedule=wsd", "train.warmup_steps=1",
+    ]  # fmt: skip
+    straight = run(tmp_path, *options, out="straight")
+    rows, model = tmp_path / "rows.jsonl", tmp_path / "model"
+    resolved = resolve(
+        overrides=[
+            f"data.path={rows}", f"model.name={model}", f"output.dir={tmp_path / 'cut'}", *QUICK, *options,
+        ]
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        train(resolved, listeners=[_stop_at(4)])
+    resumed = train(resolved)
+    assert losses(resumed.folder) == losses(straight.folder)
+    got, want = weights(resumed.folder), weights(straight.folder)
+    assert all(torch.equal(got[key], want[key]) for key in want)
+
+
+def test_a_warmup_longer_than_the_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"warmup_steps is 9, and the run has 2 steps"):
+        run(tmp_path, "train.max_steps=2", "train.warmup_steps=9")
+
+
 def test_out_of_memory_halves_the_budget_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

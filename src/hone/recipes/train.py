@@ -28,11 +28,12 @@ from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
+from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
 from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
-from hone.errors import HoneError, LockedError, Stopped
+from hone.errors import ConfigError, HoneError, LockedError, Stopped
 from hone.models import facts
 from hone.models.source import read_config
 from hone.recipes.artifact import write_artifact
@@ -83,6 +84,7 @@ def train(
     """
     config = resolved.config
     began = time.time()
+    require_package(config.train.optimizer)
     keep_freed_memory()
     path = Path(config.output.dir) if config.output.dir else default_folder(config)
     herald = Herald(listeners)
@@ -121,6 +123,14 @@ def _refuse_live(path: Path) -> None:
             f"a live run uses this folder ({owner})",
             where=str(path),
             remedy="wait for it, stop it, or choose another --output",
+        )
+
+
+def _refuse_endless_warmup(warmup_steps: int | None, steps: int) -> None:
+    if warmup_steps is not None and warmup_steps > steps:
+        raise ConfigError(
+            f"train.warmup_steps is {warmup_steps:,}, and the run has {steps:,} steps",
+            remedy=f"set it to at most {steps:,}, or give train.warmup_ratio instead",
         )
 
 
@@ -262,6 +272,7 @@ class _Run:
         self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+        _refuse_endless_warmup(config.warmup_steps, steps)
         budgets = identity.get("budgets")
         if budgets is None:
             rehearsed = self._rehearse(built, steps)
@@ -275,8 +286,14 @@ class _Run:
             budgets=tuple((int(a), int(b)) for a, b in budgets),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
+            warmup_steps=config.warmup_steps,
+            min_learning_rate_ratio=config.min_learning_rate_ratio,
+            decay_ratio=config.decay_ratio,
+            decay_shape=config.decay_shape,
+            optimizer=config.optimizer,
             weight_decay=config.weight_decay,
-            betas=config.betas,
+            betas=self.config.betas,
+            plus_ratio=self.config.tuning.lora.plus_ratio,
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             steps_per_epoch=per_epoch,
@@ -302,12 +319,14 @@ class _Run:
             packs = (pack for k in sample for pack in self.training.step(k, budget).packs)
             return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
 
+        trained = trained_parameters(built.loss)
+        places = places_of(built.loss, trained)
         rehearsed = rehearse(
             built.loss,
             longest=figures.longest,
             wanted=wanted if isinstance(wanted, int) else None,
             trained_share=figures.trained_tokens / max(1, figures.tokens),
-            state_bytes=12 * trained_parameter_count(built.loss),
+            state_bytes=update_bytes(self.config.train.optimizer, trained, places),
             layout=layout,
         )
         self.say(
