@@ -238,6 +238,11 @@ def test_settings_without_effect_are_named() -> None:
             "train.min_learning_rate_ratio has no effect: train.schedule is 'constant'",
         ),
         (["train.min_learning_rate_ratio=0.1", "train.schedule=wsd"], None),
+        (
+            ["compute.share_prefixes=true", "train.neftune_alpha=5"],
+            "compute.share_prefixes has no effect: train.neftune_alpha is set",
+        ),
+        (["compute.share_prefixes=false", "train.neftune_alpha=5"], None),
         (["tuning.lora.plus_ratio=16", "tuning.method=full"], "tuning.lora.plus_ratio has no effect"),
     ],
 )  # fmt: skip

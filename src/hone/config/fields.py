@@ -25,6 +25,7 @@ SHORT_NAMES = {
     "lr": "train.learning_rate",
     "lr_scheduler_type": "train.schedule",
     "min_lr_ratio": "train.min_learning_rate_ratio",
+    "neftune_noise_alpha": "train.neftune_alpha",
     "optim": "train.optimizer",
     "output": "output.dir",
     "rank": "tuning.lora.r",

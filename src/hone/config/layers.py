@@ -227,6 +227,11 @@ def idle_settings(resolved: Resolved) -> list[str]:
         ),
         (("train.epochs",), config.train.max_steps is not None, "train.max_steps is set"),
         (("compute.share_prefixes",), not config.compute.pack, "compute.pack is false"),
+        (
+            ("compute.share_prefixes",),
+            config.train.neftune_alpha > 0 and config.compute.share_prefixes,
+            "train.neftune_alpha is set, and its noise depends on a row's length",
+        ),
         *_idle_in_training(config.train),
     ]
     return [

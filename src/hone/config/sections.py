@@ -212,6 +212,14 @@ class TrainSection(Section):
     """Decoupled weight decay; biases and norms are exempt."""
     betas: tuple[Share, Share] | None = None
     """Decay of the first and second moment of AdamW, or of Lion's two averages, each 0 to 1. Unset: 0.9 and 0.999, for Lion 0.9 and 0.99."""
+    loss: Literal["nll", "dft"] = "nll"
+    """What is minimised: the negative log-likelihood, or `dft` (dynamic fine-tuning, Wu et al., 2025), in which each token's loss is weighted by its own probability. The held-out loss is the plain negative log-likelihood always."""
+    label_smoothing: Share = 0.0
+    """Share of each target's probability that is spread evenly over the vocabulary (Szegedy et al., 2016), 0 to 1."""
+    z_loss: Number = Field(default=0.0, ge=0)
+    """Coefficient of the squared logarithm of the softmax's normaliser, added to each token's loss (PaLM: 1e-4)."""
+    neftune_alpha: Number = Field(default=0.0, ge=0)
+    """Scale of the noise added to embeddings (NEFTune, Jain et al., 2023; 5 is usual): uniform within alpha / sqrt(row length x width). It depends on the row's length, so rows share no beginning while training. 0: none."""
     max_grad_norm: Number = Field(default=1.0, ge=0)
     """Global gradient norm above which the gradient is scaled down; 0 switches clipping off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -189,6 +189,11 @@ class _Run:
             self.source.base, self.config, precision=precision, longest=longest, say=self.say
         )
         plan = self._plan(built, identity)
+        compute = self.config.compute
+        would_share = compute.share_prefixes and compute.pack and built.alone_because is None
+        if self.config.train.neftune_alpha and would_share:
+            message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
+            self.say("notice", code="no-sharing", message=message)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
@@ -253,13 +258,15 @@ class _Run:
             self.folder.write_ledger(told)
         return told
 
-    def _steps(self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False) -> StepSource:
+    def _steps(
+        self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False, share: bool = True
+    ) -> StepSource:
         return StepSource(
             rows,
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
             shuffle=shuffle,
-            share_prefixes=self.config.compute.share_prefixes and not alone,
+            share_prefixes=self.config.compute.share_prefixes and share and not alone,
             pack=self.config.compute.pack and not alone,
             weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
         )
@@ -269,7 +276,13 @@ class _Run:
         config = self.config.train
         alone = built.alone_because is not None
         rows = self.source.prepared.train
-        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
+        self.training = self._steps(
+            rows,
+            shuffle=self.config.data.shuffle,
+            alone=alone,
+            mixed=True,
+            share=not config.neftune_alpha,
+        )
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
         _refuse_endless_warmup(config.warmup_steps, steps)
