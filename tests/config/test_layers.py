@@ -243,7 +243,8 @@ def test_settings_without_effect_are_named() -> None:
             "compute.share_prefixes has no effect: train.neftune_alpha is set",
         ),
         (["compute.share_prefixes=false", "train.neftune_alpha=5"], None),
-        (["tuning.lora.plus_ratio=16", "tuning.method=full"], "tuning.lora.plus_ratio has no effect"),
+        (["train.lora_plus_ratio=16", "tuning.method=full"], "train.lora_plus_ratio has no effect"),
+        (["train.lora_plus_ratio=16"], None),
     ],
 )  # fmt: skip
 def test_idle_settings_of_training(overrides: list[str], idle: str | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -233,7 +235,7 @@ def test_lora_plus_raises_the_rate_of_b_alone() -> None:
     trained = {name: nn.Parameter(torch.zeros(4, 4)) for name in names}
     for parameter in trained.values():
         parameter.grad = torch.ones(4, 4)
-    optimizer = build(trained, "lion", plus_ratio=16.0)
+    optimizer = build(trained, "lion", lora_plus_ratio=16.0)
     set_learning_rate(optimizer, 0.01)
     optimizer.step()
     steps = [-float(p.detach()[0, 0]) for p in trained.values()]
@@ -320,3 +322,9 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     fewer = {name: p for name, p in trained.items() if name != "head"}
     with pytest.raises(EnvironmentFault, match="only on one side"):
         read_state(folder, trained=fewer, optimizer=build(fewer, "adamw"))
+
+
+def test_bytes_and_rates_are_foretold_without_torch() -> None:
+    code = "import sys, hone.engine.moments, hone.engine.plan; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -207,7 +207,7 @@ def test_resumed_equals_straight_with_another_optimizer_and_noise(
 ) -> None:
     options = [
         "train.save_steps=2", f"train.optimizer={optimizer}", "train.neftune_alpha=5",
-        "tuning.lora.plus_ratio=4", "tuning.lora.r=64", "train.schedule=wsd", "train.warmup_steps=1",
+        "train.lora_plus_ratio=4", "tuning.lora.r=64", "train.schedule=wsd", "train.warmup_steps=1",
     ]  # fmt: skip
     straight = run(tmp_path, *options, out="straight")
     rows, model = tmp_path / "rows.jsonl", tmp_path / "model"

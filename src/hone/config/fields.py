@@ -21,7 +21,7 @@ from hone.config.values import members
 ENVIRONMENT_PREFIX = "HONE_"
 SHORT_NAMES = {
     "batch": "train.batch_size",
-    "loraplus_lr_ratio": "tuning.lora.plus_ratio",
+    "loraplus_lr_ratio": "train.lora_plus_ratio",
     "lr": "train.learning_rate",
     "lr_scheduler_type": "train.schedule",
     "min_lr_ratio": "train.min_learning_rate_ratio",

@@ -232,6 +232,11 @@ def idle_settings(resolved: Resolved) -> list[str]:
             config.train.neftune_alpha > 0 and config.compute.share_prefixes,
             "train.neftune_alpha is set, and its noise depends on a row's length",
         ),
+        (
+            ("train.lora_plus_ratio",),
+            not config.tuning.method.endswith("lora"),
+            f"tuning.method is {config.tuning.method!r}",
+        ),
         *_idle_in_training(config.train),
     ]
     return [

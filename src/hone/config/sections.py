@@ -75,8 +75,6 @@ class LoraSection(Section):
     """The update is scaled by alpha / r."""
     dropout: Share = 0.0
     """Share of the adapter's inputs set to zero in training, 0 to 1."""
-    plus_ratio: Annotated[float, Field(ge=1), BeforeValidator(_number_from_text)] = 1.0
-    """How many times the learning rate the B matrices of the adapters move at (LoRA+, Hayou et al., 2024; 16 is usual). 1: as the others."""
     target_modules: str | list[str] = "all-linear"
     """Which layers get an adapter: `all-linear`, a list of module names, or one regular expression."""
 
@@ -192,6 +190,8 @@ class TrainSection(Section):
     """Rows per optimizer step, on all devices together. Never changed by memory: that is `compute.micro_batch_tokens`."""
     learning_rate: Positive | None = None
     """Peak learning rate. Unset: 2e-4 for lora, 2e-5 for full, a fifth of that with Lion."""
+    lora_plus_ratio: Annotated[float, Field(ge=1), BeforeValidator(_number_from_text)] = 1.0
+    """How many times the learning rate the B matrices of adapters move at (LoRA+, Hayou et al., 2024; 16 is usual). 1: as the others."""
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "cosine"
     """Course of the learning rate after the warmup, down to its floor. `constant` stays at the peak; `wsd` (warmup, stable, decay) stays there until its last steps."""
     warmup_ratio: Number = Field(default=0.03, ge=0, le=1)

@@ -19,6 +19,10 @@ class Joined(torch.optim.Optimizer):
         for part in parts:
             part.state = self.state
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Not possible: the parts hold the very tensors, which are filled in place instead."""
+        raise NotImplementedError("fill the tensors of a joined optimizer in place")
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step of every part. There is no closure to call again."""

@@ -110,7 +110,7 @@ def plan_optimizer(
         weight_decay=plan.weight_decay,
         betas=plan.betas,
         name=plan.optimizer,
-        plus_ratio=plan.plus_ratio,
+        lora_plus_ratio=plan.lora_plus_ratio,
         places=places,
     )
 

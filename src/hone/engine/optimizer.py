@@ -76,19 +76,19 @@ def build_optimizer(
     weight_decay: float,
     betas: tuple[float, float],
     name: OptimizerName = "adamw",
-    plus_ratio: float = 1.0,
+    lora_plus_ratio: float = 1.0,
     places: Mapping[str, Place] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer of that name over all of `trained`, its rate 0 until `set_learning_rate`.
 
-    `places` is what `places_of` says (all inside, where it is not given); `plus_ratio` is how many times
+    `places` is what `places_of` says (all inside, where it is not given); `lora_plus_ratio` is how many times
     the rate adapters' B matrices get (LoRA+, Hayou et al. 2024). Raises EnvironmentFault where it needs
     bitsandbytes and that is absent.
     """
     at = places or {}
 
     def groups(chosen: Mapping[str, nn.Parameter]) -> Groups:
-        return _groups(chosen, weight_decay=weight_decay, plus_ratio=plus_ratio)
+        return _groups(chosen, weight_decay=weight_decay, lora_plus_ratio=lora_plus_ratio)
 
     if name == "adamw":
         return _adamw(groups(trained), betas)
@@ -123,17 +123,17 @@ def _split(
 
 
 def _groups(
-    trained: Mapping[str, nn.Parameter], *, weight_decay: float, plus_ratio: float
+    trained: Mapping[str, nn.Parameter], *, weight_decay: float, lora_plus_ratio: float
 ) -> Groups:
     """Parameter groups by weight decay and by rate; `rate_scale` is for `set_learning_rate`."""
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in trained.items():
         exempt = is_exempt(name, parameter)
-        raised = plus_ratio != 1.0 and any(part in _ADAPTER_B for part in name.split("."))
+        raised = lora_plus_ratio != 1.0 and any(part in _ADAPTER_B for part in name.split("."))
         group: dict[str, Any] = {
             "params": [],
             "weight_decay": 0.0 if exempt else weight_decay,
-            "rate_scale": plus_ratio if raised else 1.0,
+            "rate_scale": lora_plus_ratio if raised else 1.0,
         }
         groups.setdefault((exempt, raised), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]

@@ -41,7 +41,7 @@ class Plan:
     """Decoupled decay; biases and 1-D parameters are exempt."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the moments, AdamW's and Lion's."""
-    plus_ratio: float = 1.0
+    lora_plus_ratio: float = 1.0
     """How many times the learning rate adapters' B matrices move at (LoRA+)."""
     max_grad_norm: float = 1.0
     """Global norm above which gradients are scaled down; 0: never."""

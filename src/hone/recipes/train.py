@@ -306,7 +306,7 @@ class _Run:
             optimizer=config.optimizer,
             weight_decay=config.weight_decay,
             betas=self.config.betas,
-            plus_ratio=self.config.tuning.lora.plus_ratio,
+            lora_plus_ratio=config.lora_plus_ratio,
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             steps_per_epoch=per_epoch,
