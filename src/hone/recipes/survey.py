@@ -26,8 +26,9 @@ from hone.errors import ConfigError, DataError
 from hone.models.facts import longest_row
 from hone.models.source import find_model, read_config
 from hone.recipes.cache import cache_folder
+from hone.recipes.rows import found_rows
 from hone.recipes.source import load_tokenizer
-from hone.recipes.validate import Say, check_rules, found_rows
+from hone.recipes.validate import Say, check_rules
 
 _BATCH_ROWS: Final = 64
 
