@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hone.cli.curve import curve_text
-from hone.cli.lines import bytes_text, duration_text, loss_text
+from hone.cli.lines import bytes_text, duration_text, loss_text, sample_lines
 from hone.errors import HoneError
 from hone.runs.folder import find_runs
 from hone.runs.summary import Difference, Summary, differences, find_run, summarize
@@ -68,6 +68,10 @@ def show(run: Run, *, root: Root = _RUNS, as_json: AsJson = False) -> None:
     _print_columns([[name, value] for name, value in _details(summary)])
     for notice in summary.notices:
         typer.echo(f"note: {notice}")
+    if summary.samples:
+        typer.echo(f"samples after step {summary.sampled_step}:")
+        for line in sample_lines(summary.samples):
+            typer.echo(line)
     typer.echo(curve_text(folder))
 
 
@@ -86,7 +90,8 @@ def compare(first: Run, second: Run, *, root: Root = _RUNS, as_json: AsJson = Fa
         return
     details = [dict(_details(summary)) for summary in summaries]
     rows = [["", *(summary.name for summary in summaries)]]
-    rows += [[name, details[0][name], details[1].get(name, "")] for name in details[0]]
+    names = dict.fromkeys([*details[0], *details[1]])
+    rows += [[name, *(each.get(name, "-") for each in details)] for name in names]
     _print_columns(rows)
     typer.echo("")
     if other:
@@ -117,12 +122,23 @@ def _details(run: Summary) -> Iterable[tuple[str, str]]:
     yield "steps", _steps(run)
     yield "loss", _loss(run.loss)
     yield "held-out loss", _loss(run.held_out_loss)
+    for source, loss in run.loss_by_source.items():
+        yield f"loss of {source}", _loss(loss)
+    for source, loss in run.held_out_by_source.items():
+        yield f"held-out loss of {source}", _loss(loss)
     yield "tokens", f"{run.tokens:,}"
     yield "trained tokens", f"{run.trained_tokens:,}"
     yield "saved by sharing", f"{1 - run.computed_tokens / run.tokens:.0%}" if run.tokens else "-"
     yield "time in steps", duration_text(run.seconds)
-    yield "tokens/s", f"{run.tokens / run.seconds:,.0f}" if run.seconds else "-"
+    yield "tokens/s", _rate(run.tokens, run)
+    yield "trained tokens/s", _rate(run.trained_tokens, run)
+    yield "computed tokens/s", _rate(run.computed_tokens, run)
+    yield "MFU", "-" if run.utilisation is None else f"{run.utilisation:.0%}"
     yield "peak memory", bytes_text(run.peak_memory_bytes) if run.peak_memory_bytes else "-"
+
+
+def _rate(tokens: int, run: Summary) -> str:
+    return f"{tokens / run.seconds:,.0f}" if run.seconds else "-"
 
 
 def _steps(run: Summary) -> str:
