@@ -123,7 +123,7 @@ def _details(run: Summary) -> Iterable[tuple[str, str]]:
     yield "loss", _loss(run.loss)
     yield "held-out loss", _loss(run.held_out_loss)
     for source, loss in run.loss_by_source.items():
-        yield f"loss of {source}", _loss(loss)
+        yield f"recent loss of {source}", _loss(loss)
     for source, loss in run.held_out_by_source.items():
         yield f"held-out loss of {source}", _loss(loss)
     yield "tokens", f"{run.tokens:,}"

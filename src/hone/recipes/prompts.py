@@ -5,7 +5,8 @@ For a held-out row they are the very ids before its last answer, for a text what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +19,7 @@ from hone.data.reader import Row, RowReader
 from hone.data.remarks import Remarks
 from hone.data.render import Renderer
 from hone.data.template import TemplateError
+from hone.data.tokenizer import TextTokenizer
 from hone.data.tools import read_tools
 from hone.errors import ConfigError, DataError
 from hone.infer.text_stream import text_of
@@ -30,6 +32,7 @@ _LEAST_PROMPT: Final = (
     2  # tokens; a row that is trained from its beginning is continued from further on
 )
 _CONTINUED_TOKENS: Final = 32
+_ROLES: Final = ("system", "user", "assistant", "model", "tool")  # as templates write them
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def _held_out(source: Source) -> Iterator[Prompt]:
     assert rows is not None, "the configuration asks for held-out rows"
     added = {token.id for token in source.tokenizer.added}
     found = 0
-    for row in range(rows.num_rows):
+    for row in _turn_about(rows.row_counts):
         examples = rows.examples(row)
         if not examples:
             continue
@@ -158,10 +161,36 @@ def _held_out(source: Source) -> Iterator[Prompt]:
             wanted.pop()
         yield Prompt(
             name=rows.row_name(row),
-            text=text_of(source.tokenizer, (), ids[:start]),
+            text=_asked_last(source.tokenizer, ids[:start], added),
             ids=tuple(ids[:start]),
             wanted=text_of(source.tokenizer, ids[:start], wanted),
         )
         found += 1
         if found == _HELD_OUT_ROWS:
             return
+
+
+def _turn_about(counts: Sequence[int]) -> Iterator[int]:
+    """The first row of each source, then the second of each, and so on; rows are numbered through all of them."""
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    for place in range(max(counts)):
+        yield from (
+            begin + place for begin, count in zip(first, counts, strict=True) if place < count
+        )
+
+
+def _asked_last(tokenizer: TextTokenizer, ids: Sequence[int], added: AbstractSet[int]) -> str:
+    """What stands last between control tokens, without the names of roles: for a reader only."""
+    pieces: list[list[int]] = [[]]
+    for i in ids:
+        if i in added:
+            pieces.append([])
+        else:
+            pieces[-1].append(i)
+    for piece in reversed(pieces):
+        lines = text_of(tokenizer, (), piece).strip().split("\n")
+        if lines[0].strip().lower() in _ROLES:
+            del lines[0]
+        if text := "\n".join(lines).strip():
+            return text
+    return text_of(tokenizer, (), ids)

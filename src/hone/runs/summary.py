@@ -106,7 +106,7 @@ def summarize(folder: RunFolder) -> Summary:
         path=str(folder.path),
         state=_state(folder, last),
         model=_text(config, "model", "name"),
-        data=_text(config, "data", "path"),
+        data=_text(config, "data", "path") or _sources(config),
         began=began,
         step=max(steps, default=0),
         steps=newest.get("steps"),
@@ -182,6 +182,13 @@ def _text(config: Mapping[str, Any], section: str, key: str) -> str | None:
 
 def _total(steps: Iterable[Mapping[str, Any]], key: str) -> int:
     return sum(_whole(step, key) for step in steps)
+
+
+def _sources(config: Mapping[str, Any]) -> str | None:
+    """The names of several sources, or their paths."""
+    data = cast("dict[str, Any]", config.get("data") or {})
+    listed = cast("list[dict[str, Any]]", data.get("sources") or [])
+    return " + ".join(str(one.get("name") or one.get("path")) for one in listed) or None
 
 
 def _utilisation(steps: Iterable[Mapping[str, Any]]) -> float | None:
