@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hone.cli.main import run
 from hone.errors import EnvironmentFault
 from hone.runs.events import EventLog
 from hone.runs.folder import RunFolder
@@ -289,3 +290,20 @@ def test_an_absent_package_is_refused_with_what_to_type(monkeypatch: pytest.Monk
     assert caught.value.exit_code == 4
     assert "pip install wandb mlflow" in (caught.value.remedy or "")
     check_installed([])
+
+
+def test_trackers_hear_of_a_run_afterwards(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAULT", "raise in init")
+    stage.run(range(1, 4))
+    folder = str(stage.folder.path)
+    assert run(["runs", "track", folder, "trackio"]) == 6
+    assert "no route to" in capsys.readouterr().err
+    monkeypatch.setenv("FAULT", "")
+    assert run(["runs", "track", folder, "trackio"]) == 0
+    assert [call["step"] for call in stage.of("log")] == [1, 2, 3]
+    assert "trackio: trackio show --project p" in capsys.readouterr().out
+    assert run(["runs", "track", folder]) == 2
+    assert run(["runs", "track", folder, "trakio"]) == 2
+    assert "did you mean 'trackio'?" in capsys.readouterr().err

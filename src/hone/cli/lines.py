@@ -20,6 +20,7 @@ PHASES: Mapping[str, str] = {
     "training": "training",
     "evaluating": "evaluating on held-out rows",
     "saving": "saving",
+    "tracking": "waiting for the trackers to send what is left",
 }
 
 

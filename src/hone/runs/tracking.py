@@ -27,7 +27,8 @@ from hone.runs.folder import RunFolder
 from hone.runs.secrets import without_secrets
 
 _SILENT_SECONDS: Final = 60.0  # without a sign of life, before it is said that a tracker hangs
-_GRACE_SECONDS: Final = 20.0  # after the run, for what is still to be sent
+_GRACE_SECONDS: Final = 30.0  # after the run, for what is still to be sent
+_UNTOLD_SECONDS: Final = 2.0  # of them, before a user is told what is waited for
 _HURRIED_SECONDS: Final = 2.0  # the same where a user insists on the end
 _PROGRAM: Final = "hone.runs.trackers"
 _QUIET: Final = {
@@ -51,10 +52,16 @@ class Tracking:
         silent_seconds: float = _SILENT_SECONDS,
         grace_seconds: float = _GRACE_SECONDS,
     ) -> None:
+        self._say = say
         self._grace_seconds = grace_seconds
         self._watches = [
             _Watch(name, folder.path, say, silent_seconds) for name in dict.fromkeys(trackers)
         ]
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        for watch in self._watches:
+            watch.join(max(0.0, until - time.monotonic()))
 
     @property
     def pids(self) -> list[int]:
@@ -77,9 +84,12 @@ class Tracking:
         try:
             for watch in self._watches:
                 watch.end()
-            until = time.monotonic() + min(patience, self._grace_seconds)
-            for watch in self._watches:
-                watch.join(max(0.0, until - time.monotonic()))
+            patience = min(patience, self._grace_seconds)
+            self._wait(min(patience, _UNTOLD_SECONDS))
+            if any(watch.is_alive for watch in self._watches) and not hurried:
+                with contextlib.suppress(HoneError):
+                    self._say("phase", name="tracking")
+                self._wait(patience - _UNTOLD_SECONDS)
         finally:
             for watch in self._watches:
                 watch.kill()
@@ -132,11 +142,16 @@ class _Watch:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether more may be heard of it."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def kill(self) -> None:
         """End it and all that it started, if it has not ended by itself."""
         if self.process is None:
             return
-        if any(thread.is_alive() for thread in self._threads):
+        if self.is_alive:
             self._fail(
                 "it was not ready when the run was over, and was ended; what it has not got is in the run's events"
             )

@@ -19,7 +19,14 @@ PACKAGES: Final = {
 
 
 def check_installed(trackers: Iterable[str]) -> None:
-    """Raise EnvironmentFault naming every tracker whose package is absent; nothing is loaded."""
+    """Raise EnvironmentFault naming every tracker whose package is absent; nothing is loaded.
+
+    ConfigError for a name that is none.
+    """
+    trackers = list(trackers)
+    for name in trackers:
+        if name not in PACKAGES:
+            raise ConfigError(f"unknown tracker {name!r}", remedy=nearest(name, PACKAGES))
     absent = [name for name in trackers if importlib.util.find_spec(PACKAGES[name]) is None]
     if absent:
         raise EnvironmentFault(

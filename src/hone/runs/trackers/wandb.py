@@ -26,6 +26,7 @@ class WandbTracker:
         run.folder.mkdir(parents=True, exist_ok=True)
         settings = self._library.Settings(
             console="off",
+            host="",
             disable_git=True,
             save_code=False,
             silent=True,
@@ -46,13 +47,14 @@ class WandbTracker:
             mode="offline" if offline else None,
             settings=settings,
         )
-        kept = Path(str(self._run.dir)).parent
+        # Every process that trains the run leaves a folder of its own; sent together they are one run.
+        send = f"wandb sync {Path(str(self._run.dir)).parent.parent / 'offline-run-*'}"
         is_offline = bool(getattr(self._run, "offline", offline))
-        self.place = f"wandb sync {kept}" if is_offline else str(self._run.url)
+        self.place = send if is_offline else str(self._run.url)
         self.notices: tuple[str, ...] = ()
         if offline:
-            message = "no WANDB_API_KEY is set, so the run is kept offline; send it later with: "
-            self.notices = (f"{message}wandb sync {kept}",)
+            message = "no WANDB_API_KEY is set, so the run is kept offline; send it later with"
+            self.notices = (f"{message}: {send}",)
 
     def log(self, points: Sequence[Point]) -> None:
         """The numbers, each at its own step."""
