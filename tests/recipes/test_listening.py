@@ -144,18 +144,19 @@ def test_a_loss_that_jumps_names_its_rows(tmp_path: Path, monkeypatch: pytest.Mo
 # Samples.
 
 
-@pytest.mark.parametrize("family", ["llama", *FAMILIES_ALONE])
+@pytest.mark.parametrize("family", ["llama", "llama drawn", *FAMILIES_ALONE])
 def test_samples_change_nothing_of_the_training(tmp_path: Path, family: str) -> None:
-    """Bit for bit, also with dropout, and for families whose rows run one by one."""
+    """Bit for bit, also with dropout, with drawn samples, and for families whose rows run one by one."""
     config, numbers = FAMILIES_ALONE.get(family, ("LlamaConfig", {}))
     model = model_folder(tmp_path / "model", config=config, **numbers)
     options = ["train.max_steps=3", "train.save_steps=2"]
-    options += ["tuning.lora.dropout=0.2"] if family == "llama" else ["tuning.method=full"]
+    options += ["tuning.method=full"] if family in FAMILIES_ALONE else ["tuning.lora.dropout=0.2"]
     plain = run(tmp_path, *options, model=model, out="plain")
     heard: list[Event] = []
+    drawn = ["train.sample_temperature=1.5"] if family == "llama drawn" else []
     asked = run(
         tmp_path, *options, "train.sample_steps=1", "train.sample_prompts=[the red cat, a]",
-        "train.sample_tokens=8", model=model, out="asked", heard=heard,
+        "train.sample_tokens=8", *drawn, model=model, out="asked", heard=heard,
     )  # fmt: skip
     assert [event["step"] for event in of(heard, "sample")] == [0, 1, 2, 3]
     got, want = weights(asked.folder), weights(plain.folder)

@@ -303,7 +303,7 @@ def idle_settings(resolved: Resolved) -> list[str]:
         ),
         *_idle_in_training(config.train),
         (
-            ("train.sample_prompts", "train.sample_tokens"),
+            ("train.sample_prompts", "train.sample_tokens", "train.sample_temperature"),
             config.train.sample_steps is None,
             "train.sample_steps is unset",
         ),

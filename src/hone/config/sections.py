@@ -336,11 +336,13 @@ class TrainSection(Section):
     early_stop: Count | None = None
     """Stop after this many evaluations without a better held-out loss. Unset: never. Needs held-out rows."""
     sample_steps: Count | None = None
-    """Steps between samples of what the model writes, greedily; one more before the first step and after the last. Unset: none. They change nothing of the training."""
+    """Steps between samples of what the model writes; one more before the first step and after the last. Unset: none. They change nothing of the training."""
     sample_prompts: str | list[str] = "held-out"
     """What samples answer: a list of user messages; a file with one on each line (.txt), or of rows, whose last answer is left out; or `held-out`, the first held-out rows."""
     sample_tokens: Count = 128
     """Longest sample, in tokens."""
+    sample_temperature: Number = Field(default=0.0, ge=0, le=100)
+    """How freely samples are drawn: 0 writes the likeliest token each time, more draws by `seed`."""
 
     @model_validator(mode="after")
     def _decay_after_warmup(self) -> Self:

@@ -37,7 +37,11 @@ class Sampler(Callback):
         self._limit = facts.longest_row(read_config(source.base))
         self._prompts = read_prompts(config, source, renderer, limit=self._limit)
         self._every = config.train.sample_steps or 0
-        self._sampling = Sampling(max_tokens=config.train.sample_tokens)
+        self._sampling = Sampling(
+            max_tokens=config.train.sample_tokens,
+            temperature=config.train.sample_temperature,
+            seed=config.train.seed,
+        )
         self._built = built
         self._say = say
         self._step = -1
