@@ -66,6 +66,19 @@ def test_frozen_weights_cost_four_and_trained_ones_six() -> None:
     assert flops.prediction == 4 * 32 * VOCAB
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_weight_counts_as_what_it_stands_for(bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    from hone.config.sections import QuantizationSection
+    from hone.models.quantization import quantize_linears
+
+    plain = FAMILIES["llama"].make(hidden_size=64, intermediate_size=128).requires_grad_(False)
+    want = model_flops(PackLoss(plain, shared=False))
+    model = FAMILIES["llama"].make(hidden_size=64, intermediate_size=128).requires_grad_(False)
+    quantize_linears(model, QuantizationSection(bits=bits))
+    assert model_flops(PackLoss(model, shared=False)) == want
+
+
 def test_of_experts_a_token_pays_its_share() -> None:
     flops = model_flops(loss_of("mixtral"))
     attention = 32 * 32 + 2 * 32 * 16 + 32 * 32

@@ -144,16 +144,26 @@ def test_a_loss_that_jumps_names_its_rows(tmp_path: Path, monkeypatch: pytest.Mo
 # Samples.
 
 
-@pytest.mark.parametrize("family", ["llama", "llama drawn", *FAMILIES_ALONE])
+VARIANTS = {
+    "plain": ["tuning.lora.dropout=0.2"],
+    "drawn": ["tuning.lora.dropout=0.2"],
+    "dora": ["tuning.lora.dora=true"],
+    "neftune": ["train.neftune_alpha=5"],
+    "four bits": ["tuning.method=qlora"],
+    "eight bits": ["tuning.method=qlora", "tuning.quantization.bits=8"],
+}
+
+
+@pytest.mark.parametrize("family", [*VARIANTS, *FAMILIES_ALONE])
 def test_samples_change_nothing_of_the_training(tmp_path: Path, family: str) -> None:
-    """Bit for bit, also with dropout, with drawn samples, and for families whose rows run one by one."""
+    """Bit for bit, also with noise, drawn samples and a quantised base, and for families whose rows run one by one."""
     config, numbers = FAMILIES_ALONE.get(family, ("LlamaConfig", {}))
     model = model_folder(tmp_path / "model", config=config, **numbers)
     options = ["train.max_steps=3", "train.save_steps=2"]
-    options += ["tuning.method=full"] if family in FAMILIES_ALONE else ["tuning.lora.dropout=0.2"]
+    options += VARIANTS.get(family, ["tuning.method=full"])
     plain = run(tmp_path, *options, model=model, out="plain")
     heard: list[Event] = []
-    drawn = ["train.sample_temperature=1.5"] if family == "llama drawn" else []
+    drawn = ["train.sample_temperature=1.5"] if family == "drawn" else []
     asked = run(
         tmp_path, *options, "train.sample_steps=1", "train.sample_prompts=[the red cat, a]",
         "train.sample_tokens=8", *drawn, model=model, out="asked", heard=heard,

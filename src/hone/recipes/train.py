@@ -26,7 +26,6 @@ from hone.data.prepare import say_data
 from hone.data.steps import StepSource
 from hone.engine.callbacks import Callback, check_callbacks
 from hone.engine.cost import Weight
-from hone.engine.flops import Gauge, model_flops, product_flops
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
@@ -50,6 +49,7 @@ from hone.recipes.build import (
 )
 from hone.recipes.card import write_card
 from hone.recipes.continued import continued
+from hone.recipes.gauge import read_gauge
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.recipes.rows import source_weights
@@ -221,7 +221,7 @@ class _Run:
         if self.config.train.neftune_alpha and would_share:
             message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
             self.say("notice", code="no-sharing", message=message)
-        self.gauge = self._gauge(built, plan)
+        self.gauge = read_gauge(built.loss, plan, self.folder, self.say)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
@@ -400,18 +400,6 @@ class _Run:
         )
         return rehearsed
 
-    def _gauge(self, built: Built, plan: Plan) -> Gauge | None:
-        """What utilisation rests on; products are measured once in a run, so that its figures compare."""
-        products = (self.folder.read_identity() or {}).get("product_flops_per_second")
-        flops = model_flops(built.loss)
-        if products is None:
-            products = product_flops(built.loss, max(budget for _, budget in plan.budgets))
-            self.folder.update_identity(product_flops_per_second=products)
-            self.say(
-                "measured", product_flops_per_second=products, model_flops_per_token=flops.token
-            )
-        return Gauge(flops, float(products)) if products else None
-
     def _loop(self, built: Built, plan: Plan, store: CheckpointStore) -> Outcome:
         validation = self.source.prepared.validation
         alone = built.alone_because is not None
@@ -439,7 +427,7 @@ class _Run:
                 write_report=self.folder.write_report,
                 gauge=self.gauge,
                 callbacks=callbacks,
-                model=built.adapted or built.model,
+                model=built.tuned.adapted or built.model,
             )
 
     def _keep_budget(self, from_step: int, tokens: int) -> None:
