@@ -35,7 +35,7 @@ def write_card(
         "tags: [hone, sft]",
         "---",
         "",
-        f"# {Path(name).name} tuned on {Path(config.data.path).name}",
+        f"# {Path(name).name} tuned on {_rows(config)}",
         "",
         f"Supervised fine-tuning ({config.tuning.method}) with Hone {versions.get('hone', '')}.",
         "",
@@ -81,6 +81,13 @@ def write_card(
         "",
     ]
     return "\n".join(head)
+
+
+def _rows(config: Config) -> str:
+    """What the rows are called."""
+    if config.data.path:
+        return Path(config.data.path).name
+    return ", ".join(one.name or Path(one.path).name for one in config.data.sources)
 
 
 def _about(config: Config) -> list[str]:

@@ -24,6 +24,7 @@ from hone.config.write import to_yaml
 from hone.data.dataset import Figures
 from hone.data.prepare import say_data
 from hone.data.steps import StepSource
+from hone.engine.callbacks import Callback, check_callbacks
 from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
@@ -48,14 +49,18 @@ from hone.recipes.build import (
 )
 from hone.recipes.card import write_card
 from hone.recipes.continued import continued
+from hone.recipes.gauge import read_gauge
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.recipes.rows import source_weights
+from hone.recipes.samples import Sampler
 from hone.recipes.source import Source, read_source, turn_ends
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
+from hone.runs.trackers.choice import check_installed
+from hone.runs.tracking import Tracking
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
 _SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
@@ -79,14 +84,18 @@ def train(
     accept_changes: bool = False,
     command: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """Train as `resolved` says; the same call resumes what was begun in the same folder.
 
-    `command` is what the user typed, for messages. Raises ConfigError, DataError, ModelError, LockedError
+    `command` is what the user typed, for messages; `callbacks` are called while it trains
+    (`hone.engine.callbacks`). Raises ConfigError, DataError, ModelError, LockedError, EnvironmentFault
     and DiskError before anything is written where the input is at fault; later what the loop raises.
     """
     resolved = continued(resolved)
     config = resolved.config
+    check_callbacks(callbacks)
+    check_installed(config.output.trackers)
     began = time.time()
     require_package(config.train.optimizer)
     keep_freed_memory()
@@ -103,7 +112,7 @@ def train(
         _opened(path, fresh=fresh, herald=herald) as folder,
     ):
         try:
-            return _Run(folder, config, source, herald, stop, list(command)).go(
+            return _Run(folder, config, source, herald, stop, list(command), callbacks).go(
                 began, accept_changes=accept_changes
             )
         except HoneError as error:
@@ -162,7 +171,9 @@ class _Run:
         herald: Herald,
         stop: StopRequest,
         command: list[str],
+        callbacks: Sequence[Callback],
     ) -> None:
+        self.callbacks = callbacks
         self.folder = folder
         self.config = config
         self.source = source
@@ -181,12 +192,16 @@ class _Run:
             self._say_versions(before)
         self.say("started", folder=str(self.folder.path), command=shlex.join(self.command))
         self._keep_config(before)
+        with Tracking(self.folder, self.config.output.trackers, self.say):
+            return self._train(began, measure_anew=accept_changes)
+
+    def _train(self, began: float, *, measure_anew: bool) -> Trained:
         identity = self.folder.read_identity() or {}
         torch.set_num_threads(int(identity["threads"]))
         precision = identity.get("precision")
-        if precision is None or accept_changes:
+        if precision is None or measure_anew:
             precision = resolve_precision(self.source.base, self.config, say=self.say)
-            self.folder.update_identity(precision=precision)
+            self.folder.update_identity(precision=precision, product_flops_per_second=None)
         self.say("phase", name="loading")
         longest = self._figures().longest
         built = build(
@@ -206,6 +221,7 @@ class _Run:
         if self.config.train.neftune_alpha and would_share:
             message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
             self.say("notice", code="no-sharing", message=message)
+        self.gauge = read_gauge(built.loss, plan, self.folder, self.say)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
@@ -297,6 +313,7 @@ class _Run:
             share_prefixes=self.config.compute.share_prefixes and share and not alone,
             pack=self.config.compute.pack and not alone,
             weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
+            sources=[file.name for file in rows.files],
         )
 
     def _plan(self, built: Built, identity: Mapping[str, Any]) -> Plan:
@@ -391,6 +408,9 @@ class _Run:
         )
         resume = store.latest(self.say)
         done = 0 if resume is None else resume.step
+        callbacks = list(self.callbacks)
+        if self.config.train.sample_steps is not None:
+            callbacks.insert(0, Sampler(built, self.source, self.config, self.say))
         head = _AHEAD_STEPS * self.config.train.batch_size
         self.source.prepared.follow(self.training.order_from(done), head=head)
         with self.stop.at_step_boundaries():
@@ -405,6 +425,9 @@ class _Run:
                 held_out=held_out,
                 on_budget=self._keep_budget,
                 write_report=self.folder.write_report,
+                gauge=self.gauge,
+                callbacks=callbacks,
+                model=built.tuned.adapted or built.model,
             )
 
     def _keep_budget(self, from_step: int, tokens: int) -> None:
@@ -422,6 +445,9 @@ class _Run:
                 read_weights(best.path, trained=named)
                 message = f"stopped early: the artifact holds the weights of step {best.step}"
                 self.say("notice", code="early-stop", message=message)
+        elif outcome.stop_reason is not None:
+            message = f"training ended after step {outcome.steps}: {outcome.stop_reason}"
+            self.say("notice", code="callback-stop", message=message)
         card = write_card(
             config=self.config,
             outcome=outcome,
