@@ -58,8 +58,10 @@ def serve(measure: Callable[[dict[str, Any], float], dict[str, Any]]) -> None:
     began = time.perf_counter()
     job = json.loads(sys.argv[1])
     # Where a setting needs more memory than there is, it fails alone instead of taking the machine along.
-    limit = (job["memory_bytes"], resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_DATA, limit)
+    # A GPU's driver maps more than it uses, and its memory has an end of its own.
+    if job.get("device") != "cuda":
+        limit = (job["memory_bytes"], resource.RLIM_INFINITY)
+        resource.setrlimit(resource.RLIMIT_DATA, limit)
     print("\n" + json.dumps(measure(job, began)))
 
 

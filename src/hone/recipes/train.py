@@ -37,6 +37,7 @@ from hone.engine.stop import StopRequest
 from hone.errors import ConfigError, EnvironmentFault, HoneError, LockedError, Stopped
 from hone.models import facts
 from hone.models.adapters import digest
+from hone.models.recompute import recompute
 from hone.models.source import read_config
 from hone.models.tuning import Start
 from hone.recipes.artifact import write_artifact
@@ -56,6 +57,7 @@ from hone.recipes.memory_fault import memory_faults
 from hone.recipes.rows import source_weights
 from hone.recipes.samples import Sampler
 from hone.recipes.source import Source, read_source, turn_ends
+from hone.recipes.speed import layers_to_recompute, quicken, take_device, why_not_compile
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
@@ -199,9 +201,13 @@ class _Run:
     def _train(self, began: float, *, measure_anew: bool) -> Trained:
         identity = self.folder.read_identity() or {}
         torch.set_num_threads(int(identity["threads"]))
+        device = take_device(self.config.compute, identity.get("device"), say=self.say)
+        self.folder.update_identity(device=device.type)
         precision = identity.get("precision")
         if precision is None or measure_anew:
-            precision = resolve_precision(self.source.base, self.config, say=self.say)
+            precision = resolve_precision(
+                self.source.base, self.config, say=self.say, device=device
+            )
             self.folder.update_identity(precision=precision, product_flops_per_second=None)
         self.say("phase", name="loading")
         longest = self._figures().longest
@@ -211,11 +217,15 @@ class _Run:
             precision=precision,
             longest=longest,
             say=self.say,
+            device=device,
             start=Start(
                 self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
             ),
         )
         self._same_beginning(built, identity)
+        why_not = why_not_compile(built, self.config, self._figures(), identity)
+        self.folder.update_identity(not_compiled=why_not)
+        quicken(built, self.config, precision=precision, why_not_compiled=why_not, say=self.say)
         plan = self._plan(built, identity)
         compute = self.config.compute
         would_share = compute.share_prefixes and compute.pack and built.alone_because is None
@@ -333,10 +343,13 @@ class _Run:
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
         _refuse_endless_warmup(config.warmup_steps, steps)
         budgets = identity.get("budgets")
+        layers = layers_to_recompute(built, self.config.compute)
         if budgets is None:
-            rehearsed = self._rehearse(built, steps)
+            rehearsed = self._rehearse(built, steps, layers)
             budgets = [(1, rehearsed.micro_batch_tokens)]
-            self.folder.update_identity(budgets=budgets)
+            self.folder.update_identity(budgets=budgets, recomputed=rehearsed.recomputed)
+        else:
+            recompute(built.model, layers if layers is not None else identity.get("recomputed", 0))
         save = config.save_steps or max(1, math.ceil(steps / 10))
         held_out = self.source.prepared.validation is not None
         return Plan(
@@ -361,7 +374,7 @@ class _Run:
             early_stop=config.early_stop,
         )
 
-    def _rehearse(self, built: Built, steps: int) -> Rehearsed:
+    def _rehearse(self, built: Built, steps: int, layers: int | None) -> Rehearsed:
         self.say("phase", name="rehearsal")
         figures = self._figures()
         if figures.is_estimate:
@@ -387,15 +400,11 @@ class _Run:
             trained_share=figures.trained_tokens / max(1, figures.tokens),
             state_bytes=update_bytes(self.config.train.optimizer, trained, places),
             layout=layout,
+            layers=layers,
         )
         self.say(
             "rehearsed",
-            micro_batch_tokens=rehearsed.micro_batch_tokens,
-            reason=rehearsed.reason,
-            bytes_per_token=rehearsed.bytes_per_token,
-            available_bytes=rehearsed.available_bytes,
-            seconds_per_token=rehearsed.speeds.token,
-            seconds_per_pair=rehearsed.speeds.pair,
+            **rehearsed.told(),
             trained_parameters=trained_parameter_count(built.loss),
             steps=steps,
         )
