@@ -128,3 +128,18 @@ def test_the_example_program_says_what_it_does(desk: Path) -> None:
     )  # fmt: skip
     assert absent.returncode == 2
     assert "no such configuration file" in absent.stderr
+
+
+def test_the_readmes_example_runs_as_printed(desk: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [
+        b for b in re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S) if "SFT" in b
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", block], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\d+\.\d+ \d+\.\d+ outputs\n", done.stdout)
+    told = [e["step"] for e in read_events(Path("outputs/events.jsonl")) if e.name == "evaluated"]
+    assert {10, 20} <= set(told)

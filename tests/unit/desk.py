@@ -36,7 +36,7 @@ def gpt2_folder(folder: Path) -> Path:
     return folder
 
 
-def alpaca_rows(path: Path, rows: int = 40) -> Path:
+def alpaca_rows(path: Path, rows: int = 26) -> Path:
     """Instructions, every other one with an input."""
     words = WORDS.split()
     with path.open("w", encoding="utf-8") as file:
@@ -56,7 +56,7 @@ def lay(desk: Path, model: Path) -> Path:
     for name in ("tatsu-lab/alpaca", "HuggingFaceH4/ultrachat_200k"):
         (desk / name).mkdir(parents=True)
     alpaca_rows(desk / "tatsu-lab" / "alpaca" / "train.jsonl")
-    chat_rows(desk / "HuggingFaceH4" / "ultrachat_200k" / "train.jsonl", rows=40)
+    chat_rows(desk / "HuggingFaceH4" / "ultrachat_200k" / "train.jsonl", rows=26)
     for name in ("config", "examples"):
         shutil.copytree(ROOT / name, desk / name)
     return desk

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.skipif(not TEXT, reason=f"the quick reference is not at
 
 
 def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
-    return [block.replace("app.sft", "hone") for block in found]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+    return [block.replace("app.sft", "hone") for name, block in found if name == language]
 
 
 PYTHON, YAML = blocks("python"), blocks("yaml")
@@ -111,7 +111,7 @@ def test_a_yaml_block_trains_as_it_stands(desk: Path, text: str) -> None:
         key: value for key, value in wanted.items() if key[:4] == "use_"
     }
     result = SFTTrainer(config).train()
-    assert result["metrics"]["steps"] >= 6
+    assert result["metrics"]["steps"] >= 3
     assert load_file("outputs/adapter_model.safetensors")
     assert Path("outputs/merged/model.safetensors").is_file() == config.save_merged_model
 
@@ -166,12 +166,11 @@ def test_a_command_runs_or_names_what_exists(desk: Path, command: str) -> None:
     ):  # run by whoever runs the suite; here: that there is something to run
         paths = [str(p) for word in words[1:] if word.startswith("tests") for p in ROOT.glob(word)]
         assert paths
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "--collect-only", "-q", *words[2:], *paths],
-            cwd=ROOT, capture_output=True, text=True, env=environment, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        assert re.search(r"\d+(/\d+)? tests? collected", done.stdout), done.stdout
+        slow = words[-2:] == ["-m", "slow"]
+        for path in paths:
+            text = Path(path).read_text(encoding="utf-8")
+            assert re.search(r"^def test_", text, flags=re.MULTILINE), path
+            assert ("pytestmark = pytest.mark.slow" in text) == slow, path
     elif words[:2] == ["pip", "install"]:
         (extra,) = re.findall(r"\[(\w+)\]", words[-1])
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
