@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hone.cli.progress import Progress
 from hone.runs.events import Event
 
+_WORTH_SAYING = 0.005  # a share that rounds to more than nothing
 PHASES: Mapping[str, str] = {
     "reading": "reading the rows",
     "loading": "loading the model",
@@ -28,8 +29,12 @@ def describe(event: Event) -> str | None:
             return _data(event)
         case "started":
             return f"run folder: {event.get('folder')}"
+        case "plan":
+            return _plan(event)
         case "rehearsed":
-            return f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
+            text = f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
+            seconds = event.get("seconds")
+            return text if seconds is None else f"{text}; about {duration_text(float(seconds))}"
         case "resumed":
             return f"resumed after step {event['step']}"
         case "evaluated":
@@ -54,6 +59,18 @@ def _data(event: Event) -> str:
     share = f" ({trained / tokens:.0%})" if tokens else ""
     text += f"; {tokens:,} tokens, {trained:,} trained{share}"
     return f"{event['file']}: {text}" if event.get("file") else text
+
+
+def _plan(event: Event) -> str:
+    about = "" if event.get("exact") else "about "
+    tokens, computed = int(event["tokens"]), int(event["computed_tokens"])
+    text = f"plan: {event['steps']:,} steps, {about}{tokens:,} tokens"
+    saved = 1 - computed / tokens if tokens else 0.0
+    text += f" ({saved:.0%} saved by sharing)" if saved >= _WORTH_SAYING else ""
+    peak, free = bytes_text(int(event["peak_bytes"])), bytes_text(int(event["free_bytes"]))
+    text += f"; {peak} of {free} free at the fullest"
+    seconds = event.get("seconds")
+    return text if seconds is None else f"{text}; about {duration_text(float(seconds))}"
 
 
 def _finished(event: Event) -> str:

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hone.engine.demand import CHUNK_BYTES
 from hone.engine.noise import PrefixDropout
 from hone.models.attention import ARGUMENT
 from hone.models.head import Head
 from hone.models.visible import LEAST_SAVED, Visible
 from hone.pack import Pack
-
-CHUNK_BYTES = 64 * 2**20  # logits of one chunk in float32; a larger one gains nothing measurable
 
 
 class PackLoss(nn.Module):

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from hone.engine.budget import is_out_of_memory
-from hone.engine.cost import Speeds, Weight, cheapest, pair_seconds
-from hone.engine.loss import CHUNK_BYTES, PackLoss
+from hone.engine.cost import BUDGETS, Speeds, Weight, cheapest, pair_seconds, worth_trying
+from hone.engine.demand import CHUNK_BYTES
+from hone.engine.loss import PackLoss
 from hone.engine.room import activation_bytes_per_token, available_bytes
 from hone.errors import OutOfMemory
 from hone.pack import Pack
 
-BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 _TRIAL_SECONDS = 2.0  # no trial Pack is expected to take longer than this
 _SHORT_ROW = 128  # tokens; rows of trial Packs, in which attention costs next to nothing
 _PAIR_TRIAL = 4096  # tokens of the Packs that tell what attention costs, at most
@@ -103,18 +103,11 @@ def rehearse(
     elif device.type == "cuda":
         budgets = [max(b for b in BUDGETS if b <= max(room, BUDGETS[0]))]
     else:
-        budgets = _worth_trying(layout, room)
+        budgets = worth_trying(layout, room)
     speeds = measure_speeds(loss, budgets, longest=longest, share=trained_share)
     budget, reason = _choose(budgets, speeds, layout, wanted=wanted, device=device)
     budget = _try_worst(loss, budget, longest=longest)
     return Rehearsed(budget, per_token, free, speeds, reason)
-
-
-def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[int]:
-    """The budgets that fit, up to the first that holds every step in as few Packs as any would."""
-    largest = max(pack.tokens for pack in layout(2**31))
-    useful = next((b for b in BUDGETS if b >= largest), BUDGETS[-1])
-    return [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
 
 
 def measure_speeds(loss: PackLoss, budgets: Sequence[int], *, longest: int, share: float) -> Speeds:

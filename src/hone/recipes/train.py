@@ -6,7 +6,6 @@ rows -> Examples -> order -> Packs -> the loop -> the artifact; what happens on 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shlex
 import time
@@ -14,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -27,8 +26,10 @@ from hone.data.steps import StepSource
 from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
-from hone.engine.memory import keep_freed_memory
+from hone.engine.machine import resident_bytes
+from hone.engine.memory import give_freed_memory_back, keep_freed_memory
 from hone.engine.plan import Plan
+from hone.engine.precision import Precision
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
@@ -44,9 +45,11 @@ from hone.recipes.build import (
     trained_parameter_count,
 )
 from hone.recipes.card import write_card
+from hone.recipes.course import count_steps, step_source
+from hone.recipes.forecast import Forecast
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
-from hone.recipes.rows import source_weights
+from hone.recipes.plan import SAMPLED_STEPS, save_steps
 from hone.recipes.source import Source, read_source, turn_ends
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
@@ -54,7 +57,6 @@ from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
-_SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ def train(
     """
     config = resolved.config
     began = time.time()
-    keep_freed_memory()
+    if config.compute.gradient_checkpointing:
+        give_freed_memory_back()
+    else:
+        keep_freed_memory()
     path = Path(config.output.dir) if config.output.dir else default_folder(config)
     herald = Herald(listeners)
     _refuse_live(path)
@@ -173,16 +178,26 @@ class _Run:
         if precision is None or accept_changes:
             precision = resolve_precision(self.source.base, self.config, say=self.say)
             self.folder.update_identity(precision=precision)
+        forecast = self._forecast(cast("Precision", precision))
         self.say("phase", name="loading")
         longest = self._figures().longest
         built = build(
             self.source.base, self.config, precision=precision, longest=longest, say=self.say
         )
-        plan = self._plan(built, identity)
+        plan = self._plan(built, identity, forecast)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
+        forecast.compare(outcome.seconds)
         return self._finish(built, store, outcome, began)
+
+    def _forecast(self, precision: Precision) -> Forecast:
+        """What the run will take, said before anything is loaded."""
+        forecast = Forecast(self.config, self.source, precision, base_bytes=resident_bytes())
+        self.say("plan", **forecast.plan.summary())
+        for code, message in forecast.doubts():
+            self.say("notice", code=code, message=message)
+        return forecast
 
     def _already(self, before: Mapping[str, Any]) -> Trained:
         done = before["finished"]
@@ -243,31 +258,22 @@ class _Run:
             self.folder.write_ledger(told)
         return told
 
-    def _steps(self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False) -> StepSource:
-        return StepSource(
-            rows,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.train.seed,
-            shuffle=shuffle,
-            share_prefixes=self.config.compute.share_prefixes and not alone,
-            pack=self.config.compute.pack and not alone,
-            weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
-        )
-
-    def _plan(self, built: Built, identity: Mapping[str, Any]) -> Plan:
+    def _plan(self, built: Built, identity: Mapping[str, Any], forecast: Forecast) -> Plan:
         """The loop's numbers; budgets from the run's beginning, or from a rehearsal now."""
         config = self.config.train
         alone = built.alone_because is not None
         rows = self.source.prepared.train
-        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
+        self.training = step_source(
+            self.config, rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True
+        )
         per_epoch = self.training.steps_per_epoch
-        steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+        steps = count_steps(self.config, per_epoch)
         budgets = identity.get("budgets")
         if budgets is None:
-            rehearsed = self._rehearse(built, steps)
+            rehearsed = self._rehearse(built, steps, forecast)
             budgets = [(1, rehearsed.micro_batch_tokens)]
             self.folder.update_identity(budgets=budgets)
-        save = config.save_steps or max(1, math.ceil(steps / 10))
+        save = save_steps(self.config, steps)
         held_out = self.source.prepared.validation is not None
         return Plan(
             steps=steps,
@@ -285,7 +291,7 @@ class _Run:
             early_stop=config.early_stop,
         )
 
-    def _rehearse(self, built: Built, steps: int) -> Rehearsed:
+    def _rehearse(self, built: Built, steps: int, forecast: Forecast) -> Rehearsed:
         self.say("phase", name="rehearsal")
         figures = self._figures()
         if figures.is_estimate:
@@ -296,17 +302,18 @@ class _Run:
                 "the others are prepared while training runs",
             )
         wanted = self.config.compute.micro_batch_tokens
-        sample = range(min(steps, _SAMPLED_STEPS))
+        sample = range(min(steps, SAMPLED_STEPS))
 
         def layout(budget: int) -> list[Weight]:
             packs = (pack for k in sample for pack in self.training.step(k, budget).packs)
             return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
 
+        share = figures.trained_tokens / max(1, figures.tokens)
         rehearsed = rehearse(
             built.loss,
             longest=figures.longest,
             wanted=wanted if isinstance(wanted, int) else None,
-            trained_share=figures.trained_tokens / max(1, figures.tokens),
+            trained_share=share,
             state_bytes=12 * trained_parameter_count(built.loss),
             layout=layout,
         )
@@ -320,6 +327,9 @@ class _Run:
             seconds_per_pair=rehearsed.speeds.pair,
             trained_parameters=trained_parameter_count(built.loss),
             steps=steps,
+            seconds=forecast.seconds(
+                self.training, rehearsed.speeds, rehearsed.micro_batch_tokens, trained_share=share
+            ),
         )
         return rehearsed
 
@@ -327,7 +337,9 @@ class _Run:
         validation = self.source.prepared.validation
         alone = built.alone_because is not None
         held_out = (
-            None if validation is None else self._steps(validation, shuffle=False, alone=alone)
+            None
+            if validation is None
+            else step_source(self.config, validation, shuffle=False, alone=alone)
         )
         resume = store.latest(self.say)
         done = 0 if resume is None else resume.step
