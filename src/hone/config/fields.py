@@ -58,7 +58,7 @@ class Setting:
     def choices(self) -> tuple[str, ...]:
         """The words among which one must be chosen, if it is so."""
         kinds = members(self.annotation)
-        return tuple(word for k in kinds if get_origin(k) is Literal for word in get_args(k))
+        return tuple(str(word) for k in kinds if get_origin(k) is Literal for word in get_args(k))
 
     @property
     def item_keys(self) -> Mapping[str, Setting]:
@@ -136,11 +136,16 @@ def _kind_in_words(kind: Any, limits: str) -> str:
     if origin is tuple:
         return f"a list of {len(get_args(kind))} numbers, each{limits.replace(', ', ' ', 1)}"
     if origin is list:
-        return "a list of texts"
+        return "a list of whole numbers" if int in _items(kind) else "a list of texts"
     if origin is dict:
         return "a mapping such as {name: value}"
     plain = {int: f"a whole number{limits}", float: f"a number{limits}", bool: "true or false"}
     return plain.get(kind, "text")
+
+
+def _items(kind: Any) -> tuple[object, ...]:
+    """The alternatives of a list's items."""
+    return tuple(part for each in get_args(kind) for part in members(each))
 
 
 def nearest_name(name: str) -> str | None:

@@ -36,6 +36,7 @@ Whole = Annotated[int, BeforeValidator(_whole_from_text)]
 Share = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number_from_text)]
 Positive = Annotated[float, Field(gt=0), BeforeValidator(_number_from_text)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole_from_text)]
+NewText = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 class ModelSection(Section):
@@ -45,6 +46,35 @@ class ModelSection(Section):
     """Base model: a folder, or a hub id such as `Qwen/Qwen3-0.6B`. A folder with only a tokenizer is enough for preview."""
     revision: str | None = None
     """Branch, tag or commit of a hub model. A token for gated models is read from `HF_TOKEN`."""
+    adapter: str | None = None
+    """An existing LoRA adapter to train further: a folder, or a hub id. Its own settings are in force, not `tuning.lora`. Without `model.name` its own base is taken."""
+    new_tokens: list[NewText] = Field(default_factory=list[str])
+    """Texts that become one token each, matched wherever they stand in a text. Their embeddings are trained. Those that the tokenizer knows already are left as they are."""
+    new_special_tokens: list[NewText] = Field(default_factory=list[str])
+    """The same for control tokens: only the chat template can write them, a message cannot."""
+    new_token_init: Literal["pieces", "mean"] = "pieces"  # noqa: S105 - a place to begin
+    """Where a new token's embedding begins: at the mean over the tokens that spelled it so far (`pieces`), or over all tokens (`mean`)."""
+
+    @property
+    def additions(self) -> list[tuple[str, bool]]:
+        """Every new token, and whether it is a control token."""
+        ordinary = [(text, False) for text in self.new_tokens]
+        return [*ordinary, *((text, True) for text in self.new_special_tokens)]
+
+    @model_validator(mode="after")
+    def _each_token_once(self) -> Self:
+        texts = [*self.new_tokens, *self.new_special_tokens]
+        twice = sorted({text for text in texts if texts.count(text) > 1})
+        if twice:
+            raise ValueError(
+                f"new_tokens and new_special_tokens name {twice[0]!r} twice; say it once"
+            )
+        if self.adapter and texts:
+            raise ValueError(
+                "adapter and new_tokens (or new_special_tokens) exclude each other: an adapter has the "
+                "tokens that it was trained with; add them where it begins, or merge it into its base first"
+            )
+        return self
 
 
 Shape = Literal[
@@ -76,16 +106,80 @@ class LoraSection(Section):
     dropout: Share = 0.0
     """Share of the adapter's inputs set to zero in training, 0 to 1."""
     target_modules: str | list[str] = "all-linear"
-    """Which layers get an adapter: `all-linear`, a list of module names, or one regular expression."""
+    """Which layers get an adapter: `all-linear`, a list of module names, or one regular expression over whole names."""
+    layers: list[Whole] | None = None
+    """Only these decoder layers, by index from 0; a negative one counts from the last. Unset: all."""
+    rslora: bool = False
+    """Rank-stabilised scaling (Kalajdzievski, 2023): the update is scaled by alpha / sqrt(r)."""
+    dora: bool = False
+    """Weight-decomposed adaptation (DoRA; Liu et al., 2024): a trained magnitude per output beside the low-rank direction."""
+    init: Literal["default", "gaussian", "orthogonal", "olora", "pissa", "loftq"] = "default"
+    """How the adapter begins. `default`: A by Kaiming, B zero. `pissa`: the base's main singular vectors (Meng et al., 2024). `olora`: its QR factors (Buyukakyuz, 2024). `loftq`: what 4-bit or 8-bit rounding took from the base (Li et al., 2023, one round); needs `qlora`."""
+    pissa_niter: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_whole_from_text)] | None = (
+        None
+    )
+    """Subspace iterations of a randomised SVD for `init: pissa`: quicker, near the same. Unset: the exact SVD."""
+    modules_to_save: list[str] = Field(default_factory=list[str])
+    """Modules trained whole beside the adapters and saved with them: `embeddings`, `head`, or module names."""
+
+
+class QuantizationSection(Section):
+    """How a `qlora` run holds the frozen linear layers of its base (bitsandbytes)."""
+
+    bits: Literal[4, 8] = 4
+    """Bits of a weight. 8: rows of int8 with a scale each (LLM.int8's weights); activations stay as they are."""
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The sixteen values of a 4-bit weight: `nf4` fits normally distributed weights (Dettmers et al., 2023)."""
+    double_quant: bool = True
+    """Whether the scales of 4-bit blocks are quantised in their turn: 0.37 bits a weight less."""
+
+
+class FreezeSection(Section):
+    """Which weights a `freeze` run trains; all others stay as they are."""
+
+    trainable_layers: Whole = Field(default=2, ge=-1000, le=1000)
+    """Number of decoder layers that train: the last ones, or with a minus sign the first ones. 0: none."""
+    trainable_modules: str | list[str] = "all"
+    """Which modules of these layers train: `all`, a list of module names, or one regular expression over whole names."""
+    extra_modules: list[str] = Field(default_factory=list[str])
+    """Modules outside these layers that train too: `embeddings`, `head`, or module names such as `model.norm`."""
 
 
 class TuningSection(Section):
     """How the weights change."""
 
-    method: Literal["lora", "full"] = "lora"
-    """`lora` trains small adapters beside frozen weights; `full` trains every weight."""
+    method: Literal["lora", "qlora", "freeze", "full"] = "lora"
+    """`lora` trains small adapters beside frozen weights; `qlora` the same beside a base held in 4 or 8 bits; `freeze` trains some layers whole; `full` trains every weight."""
     lora: LoraSection = LoraSection()
-    """Settings of the adapters; used when `method` is `lora`."""
+    """Settings of the adapters; used when `method` is `lora` or `qlora`."""
+    quantization: QuantizationSection = QuantizationSection()
+    """How the base is held; used when `method` is `qlora`."""
+    freeze: FreezeSection = FreezeSection()
+    """What trains; used when `method` is `freeze`."""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether what is trained is an adapter, saved apart from its base."""
+        return self.method in ("lora", "qlora")
+
+    @model_validator(mode="after")
+    def _settings_that_fit(self) -> Self:
+        quantized = self.method == "qlora"
+        if self.is_adapter and self.lora.init == "loftq" and not quantized:
+            raise ValueError(
+                "lora.init=loftq makes good what quantisation takes from the base, and this base is not "
+                "quantised; set method=qlora or lora.init=pissa"
+            )
+        if quantized and self.lora.init in ("pissa", "olora", "orthogonal"):
+            raise ValueError(
+                f"lora.init={self.lora.init} is not offered beside a quantised base, whose weights are held as "
+                "small integers; set lora.init=loftq, or method=lora"
+            )
+        if self.is_adapter and self.lora.init == "orthogonal" and self.lora.r % 2:
+            raise ValueError("lora.init=orthogonal needs an even lora.r")
+        if self.is_adapter and self.lora.layers is not None and not self.lora.layers:
+            raise ValueError("lora.layers is empty; name a layer, or unset it for all layers")
+        return self
 
 
 class SourceSection(Section):
@@ -189,7 +283,7 @@ class TrainSection(Section):
     batch_size: Count = 16
     """Rows per optimizer step, on all devices together. Never changed by memory: that is `compute.micro_batch_tokens`."""
     learning_rate: Positive | None = None
-    """Peak learning rate. Unset: 2e-4 for lora, 2e-5 for full."""
+    """Peak learning rate. Unset: 2e-4 for lora and qlora, 2e-5 for freeze and full."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """Course of the learning rate after the warmup, down to 0 (`constant` stays)."""
     warmup_ratio: Number = Field(default=0.03, ge=0, le=1)
@@ -247,6 +341,14 @@ class Config(Section):
     output: OutputSection = OutputSection()
 
     @model_validator(mode="after")
+    def _adapter_where_one_is_trained(self) -> Self:
+        if self.model.adapter and not self.tuning.is_adapter:
+            raise ValueError(
+                f"model.adapter is trained further by tuning.method lora or qlora, not {self.tuning.method}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _held_out_rows_where_needed(self) -> Self:
         held_out = self.data.validation_path or self.data.validation_split
         for key in ("eval_steps", "early_stop"):
@@ -262,4 +364,4 @@ class Config(Section):
         """The peak learning rate in force: the user's, or the default of the tuning method."""
         if self.train.learning_rate is not None:
             return self.train.learning_rate
-        return 2e-4 if self.tuning.method == "lora" else 2e-5
+        return 2e-4 if self.tuning.is_adapter else 2e-5

@@ -47,6 +47,8 @@ class Order:
     proofs: str | None
     byte_level: bool = False
     """Whether a token is a byte of text at least."""
+    additions: tuple[tuple[str, bool], ...] = ()
+    """What the tokenizer has beyond its folder's own."""
 
     @classmethod
     def for_file(
@@ -70,6 +72,7 @@ class Order:
             max_length,
             None if proofs is None else str(proofs),
             tokenizer.is_byte_level,
+            tokenizer.additions,
         )
 
 
@@ -174,7 +177,8 @@ class Workshop:
         if self._tools is not None:
             tokenizer, template = self._tools
         else:
-            tokenizer = TextTokenizer.load(Path(self.order.tokenizer))
+            added = [(text, special) for text, special in self.order.additions]
+            tokenizer = TextTokenizer.load(Path(self.order.tokenizer), added)
             template = load_template(
                 tokenizer, choice=self._section.template, variables=self._section.template_kwargs
             )

@@ -32,9 +32,11 @@ from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
-from hone.errors import HoneError, LockedError, Stopped
+from hone.errors import EnvironmentFault, HoneError, LockedError, Stopped
 from hone.models import facts
+from hone.models.adapters import digest
 from hone.models.source import read_config
+from hone.models.tuning import Start
 from hone.recipes.artifact import write_artifact
 from hone.recipes.build import (
     Built,
@@ -44,6 +46,7 @@ from hone.recipes.build import (
     trained_parameter_count,
 )
 from hone.recipes.card import write_card
+from hone.recipes.continued import continued
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.recipes.rows import source_weights
@@ -81,6 +84,7 @@ def train(
     `command` is what the user typed, for messages. Raises ConfigError, DataError, ModelError, LockedError
     and DiskError before anything is written where the input is at fault; later what the loop raises.
     """
+    resolved = continued(resolved)
     config = resolved.config
     began = time.time()
     keep_freed_memory()
@@ -176,13 +180,37 @@ class _Run:
         self.say("phase", name="loading")
         longest = self._figures().longest
         built = build(
-            self.source.base, self.config, precision=precision, longest=longest, say=self.say
+            self.source.base,
+            self.config,
+            precision=precision,
+            longest=longest,
+            say=self.say,
+            start=Start(
+                self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
+            ),
         )
+        self._same_beginning(built, identity)
         plan = self._plan(built, identity)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
         return self._finish(built, store, outcome, began)
+
+    def _same_beginning(self, built: Built, identity: Mapping[str, Any]) -> None:
+        """Where an initialisation took its part out of the base, a resume must take the very same part."""
+        if not built.tuned.beginning:
+            return
+        now = digest(built.tuned.beginning)
+        before = identity.get("beginning")
+        if before is None:
+            self.folder.update_identity(beginning=now)
+        elif before != now:
+            raise EnvironmentFault(
+                f"tuning.lora.init={self.config.tuning.lora.init} does not come out as it did when this run began: "
+                "its checkpoints stand on another base",
+                where=str(self.folder.path),
+                remedy="resume with the versions and on the machine that it began with, or start over with --fresh",
+            )
 
     def _already(self, before: Mapping[str, Any]) -> Trained:
         done = before["finished"]
@@ -375,7 +403,8 @@ class _Run:
             base=self.source.base,
             base_name=self._base_name(),
             model=built.model,
-            adapted=built.adapted,
+            tuned=built.tuned,
+            tokenizer=self.source.tokenizer,
             template=self.source.template.source,
             stop_ids=turn_ends(self.source),
             card=card,
