@@ -21,12 +21,17 @@ from hone.config.values import members
 ENVIRONMENT_PREFIX = "HONE_"
 SHORT_NAMES = {
     "batch": "train.batch_size",
+    "loraplus_lr_ratio": "train.lora_plus_ratio",
     "lr": "train.learning_rate",
+    "lr_scheduler_type": "train.schedule",
+    "min_lr_ratio": "train.min_learning_rate_ratio",
+    "neftune_noise_alpha": "train.neftune_alpha",
+    "optim": "train.optimizer",
     "output": "output.dir",
     "rank": "tuning.lora.r",
     "steps": "train.max_steps",
 }
-"""What people write for a setting whose name is longer; used to guess, never accepted as a name."""
+"""What people write for a setting that has another name; used to guess, never accepted as a name."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,11 @@ def _walk(section: type[Section], prefix: str) -> Iterable[Setting]:
 
 
 def _inner_bounds(annotation: Any) -> Iterable[object]:
-    """Bounds that stand inside a union or a tuple, as in `Count | Literal["auto"]`."""
+    """Bounds that stand inside a union or a tuple, as in `Count | Literal["auto"]`, however deep."""
     for part in get_args(annotation):
         for extra in getattr(part, "__metadata__", ()):
             yield from getattr(extra, "metadata", ())
+        yield from _inner_bounds(part)
 
 
 def _limits(metadata: Iterable[object]) -> list[str]:

@@ -23,7 +23,7 @@ from hone.config.fields import (
     settings,
 )
 from hone.config.files import read_config, read_yaml
-from hone.config.sections import Config, QuantizationSection
+from hone.config.sections import Config, QuantizationSection, TrainSection
 from hone.config.values import Node, fit, plain_scalar, takes_structure, wants_text
 from hone.errors import ConfigError
 
@@ -222,6 +222,18 @@ def _not_unicode(gathered: _Gathered) -> Iterable[Complaint]:
             yield Complaint(what, gathered.origins.get(name), "rename the file, or fix the text")
 
 
+def _idle_in_training(train: TrainSection) -> list[tuple[Iterable[str], bool, str]]:
+    """Settings of the schedule and the optimizer that others leave without effect."""
+    schedule = f"train.schedule is {train.schedule!r}"
+    floor, decay = "train.min_learning_rate_ratio", ("train.decay_ratio", "train.decay_shape")
+    return [
+        (("train.warmup_ratio",), train.warmup_steps is not None, "train.warmup_steps is set"),
+        ((floor,), train.schedule == "constant", schedule),
+        (decay, train.schedule != "wsd", schedule),
+        (("train.betas",), train.optimizer == "adafactor", "train.optimizer is 'adafactor'"),
+    ]
+
+
 def idle_settings(resolved: Resolved) -> list[str]:
     """One sentence for each setting that was said and has no effect with the others as they are."""
     config, said = resolved.config, {k for k, v in resolved.origins.items() if v != DEFAULT}
@@ -261,6 +273,17 @@ def idle_settings(resolved: Resolved) -> list[str]:
         (("model.new_token_init",), not config.model.additions, "model.new_tokens is empty"),
         (("train.epochs",), config.train.max_steps is not None, "train.max_steps is set"),
         (("compute.share_prefixes",), not config.compute.pack, "compute.pack is false"),
+        (
+            ("compute.share_prefixes",),
+            config.train.neftune_alpha > 0 and config.compute.share_prefixes,
+            "train.neftune_alpha is set, and its noise depends on a row's length",
+        ),
+        (
+            ("train.lora_plus_ratio",),
+            not config.tuning.method.endswith("lora"),
+            f"tuning.method is {config.tuning.method!r}",
+        ),
+        *_idle_in_training(config.train),
     ]
     return [
         f"{name} has no effect: {reason}"

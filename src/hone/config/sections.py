@@ -283,15 +283,37 @@ class TrainSection(Section):
     batch_size: Count = 16
     """Rows per optimizer step, on all devices together. Never changed by memory: that is `compute.micro_batch_tokens`."""
     learning_rate: Positive | None = None
-    """Peak learning rate. Unset: 2e-4 for lora and qlora, 2e-5 for freeze and full."""
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    """Course of the learning rate after the warmup, down to 0 (`constant` stays)."""
+    """Peak learning rate. Unset: 2e-4 for lora and qlora, 2e-5 for freeze and full, a fifth of that with Lion."""
+    lora_plus_ratio: Annotated[float, Field(ge=1), BeforeValidator(_number_from_text)] = 1.0
+    """How many times the learning rate the B matrices of adapters move at (LoRA+, Hayou et al., 2024; 16 is usual). 1: as the others."""
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "cosine"
+    """Course of the learning rate after the warmup, down to its floor. `constant` stays at the peak; `wsd` (warmup, stable, decay) stays there until its last steps."""
     warmup_ratio: Number = Field(default=0.03, ge=0, le=1)
     """Share of all steps in which the learning rate rises from 0."""
+    warmup_steps: Annotated[int, Field(ge=0), BeforeValidator(_whole_from_text)] | None = None
+    """Steps in which the learning rate rises from 0, overriding `warmup_ratio`."""
+    min_learning_rate_ratio: Number = Field(default=0.0, ge=0, le=1)
+    """Floor of a decaying learning rate, as a share of its peak."""
+    decay_ratio: Annotated[float, Field(gt=0, le=1), BeforeValidator(_number_from_text)] = 0.2
+    """Share of all steps, at the end, in which `wsd` decays."""
+    decay_shape: Literal["linear", "cosine", "sqrt"] = "sqrt"
+    """Shape of the decay of `wsd`; `sqrt` is 1 - sqrt of the share done."""
+    optimizer: Literal[
+        "adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "lion", "lion_8bit", "muon"
+    ] = "adamw"  # fmt: skip
+    """What moves the weights. `_8bit` keeps moments in 8 bits (embeddings' in 32), `paged_` lets them leave a full GPU: both need `pip install 'hone[quantize]'`. `muon` orthogonalises the updates of 2-D weights, scaled to AdamW's size, and AdamW moves embeddings, head and the rest."""
     weight_decay: Number = Field(default=0.0, ge=0)
-    """Decoupled weight decay of AdamW; biases and norms are exempt."""
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    """AdamW's decay of the first and second moment, each 0 to 1."""
+    """Decoupled weight decay; biases and norms are exempt."""
+    betas: tuple[Share, Share] | None = None
+    """Decay of the first and second moment of AdamW, or of Lion's two averages, each 0 to 1. Unset: 0.9 and 0.999, for Lion 0.9 and 0.99."""
+    loss: Literal["nll", "dft"] = "nll"
+    """What is minimised: the negative log-likelihood, or `dft` (dynamic fine-tuning, Wu et al., 2025), in which each token's loss is weighted by its own probability. The held-out loss is the plain negative log-likelihood always."""
+    label_smoothing: Share = 0.0
+    """Share of each target's probability that is spread evenly over the vocabulary (Szegedy et al., 2016), 0 to 1."""
+    z_loss: Number = Field(default=0.0, ge=0)
+    """Coefficient of the squared logarithm of the softmax's normaliser, added to each token's loss (PaLM: 1e-4)."""
+    neftune_alpha: Number = Field(default=0.0, ge=0)
+    """Scale of the noise added to embeddings (NEFTune, Jain et al., 2023; 5 is usual): uniform within alpha / sqrt(row length x width). It depends on the row's length, so rows share no beginning while training. 0: none."""
     max_grad_norm: Number = Field(default=1.0, ge=0)
     """Global gradient norm above which the gradient is scaled down; 0 switches clipping off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -306,6 +328,15 @@ class TrainSection(Section):
     """Checkpoints kept; the best by held-out loss is always among them."""
     early_stop: Count | None = None
     """Stop after this many evaluations without a better held-out loss. Unset: never. Needs held-out rows."""
+
+    @model_validator(mode="after")
+    def _decay_after_warmup(self) -> Self:
+        warmup = self.warmup_ratio if self.warmup_steps is None else 0.0
+        if self.schedule == "wsd" and warmup + self.decay_ratio > 1:
+            raise ValueError(
+                "warmup_ratio and decay_ratio are shares of the same steps, together at most 1; lower one"
+            )
+        return self
 
 
 class ComputeSection(Section):
@@ -361,7 +392,22 @@ class Config(Section):
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate in force: the user's, or the default of the tuning method."""
+        """The peak learning rate in force: the user's, or the default of tuning method and optimizer.
+
+        Lion's steps have the size of the rate itself: a third to a tenth of AdamW's suits it (Chen et al. 2023).
+        """
         if self.train.learning_rate is not None:
             return self.train.learning_rate
-        return 2e-4 if self.tuning.is_adapter else 2e-5
+        rate = 2e-4 if self.tuning.is_adapter else 2e-5
+        return rate / 5 if self._is_lion else rate
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """The decays of the moments in force: the user's, or the default of the optimizer."""
+        if self.train.betas is not None:
+            return self.train.betas
+        return (0.9, 0.99) if self._is_lion else (0.9, 0.999)
+
+    @property
+    def _is_lion(self) -> bool:
+        return self.train.optimizer in ("lion", "lion_8bit")

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hone.config.sections import Config, FreezeSection, QuantizationSection
 from hone.engine.loss import PackLoss
-from hone.engine.noise import PrefixDropout
+from hone.engine.noise import PrefixDropout, disturb_embeddings
+from hone.engine.objective import Objective
 from hone.engine.precision import Precision, seconds_by_precision
 from hone.engine.probe import probe
 from hone.errors import ConfigError
@@ -142,6 +143,8 @@ def _wrap(
     fuse_norms(model)
     if tuned.adapted is not None:
         set_dropout(model, PrefixDropout)
+    if config.train.neftune_alpha:
+        disturb_embeddings(model.get_input_embeddings(), config.train.neftune_alpha)
     if shared:
         model.set_attn_implementation(attention.NAME)
     if config.compute.gradient_checkpointing:
@@ -150,7 +153,10 @@ def _wrap(
             model.enable_input_require_grads()
     model.train()
     autocast = torch.bfloat16 if precision == "bf16" else None
-    return Built(PackLoss(model, shared=shared, autocast=autocast), model, tuned, None)
+    train = config.train
+    objective = Objective(train.loss, label_smoothing=train.label_smoothing, z_loss=train.z_loss)
+    loss = PackLoss(model, shared=shared, autocast=autocast, objective=objective)
+    return Built(loss, model, tuned, None)
 
 
 def build(
@@ -193,8 +199,7 @@ def build(
         reason = _probe(built, own, precision)
         if reason is not None:
             model.set_attn_implementation(own)
-            loss = PackLoss(model, shared=False, autocast=built.loss.autocast)
-            built = Built(loss, model, built.tuned, None)
+            built = _apart(built)
     built = _check_head(built)
     if reason is None:
         return built
@@ -263,10 +268,16 @@ def _check_head(built: Built) -> Built:
     """Where trunk and head apart are not the model's logits, take the whole model as one chunk."""
     if built.loss.shared or built.loss.head.equals(built.model):
         return built
-    whole = PackLoss(
-        built.model, shared=False, head=Head.whole(built.model), autocast=built.loss.autocast
+    return _apart(built, head=Head.whole(built.model))
+
+
+def _apart(built: Built, head: Head | None = None) -> Built:
+    """The same, for rows that run one at a time."""
+    before, model = built.loss, built.model
+    loss = PackLoss(
+        model, shared=False, head=head, autocast=before.autocast, objective=before.objective
     )
-    return Built(whole, built.model, built.tuned, None)
+    return Built(loss, model, built.tuned, None)
 
 
 def trained_parameter_count(module: nn.Module) -> int:

@@ -28,11 +28,12 @@ from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
+from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
 from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
-from hone.errors import EnvironmentFault, HoneError, LockedError, Stopped
+from hone.errors import ConfigError, EnvironmentFault, HoneError, LockedError, Stopped
 from hone.models import facts
 from hone.models.adapters import digest
 from hone.models.source import read_config
@@ -87,6 +88,7 @@ def train(
     resolved = continued(resolved)
     config = resolved.config
     began = time.time()
+    require_package(config.train.optimizer)
     keep_freed_memory()
     path = Path(config.output.dir) if config.output.dir else default_folder(config)
     herald = Herald(listeners)
@@ -125,6 +127,14 @@ def _refuse_live(path: Path) -> None:
             f"a live run uses this folder ({owner})",
             where=str(path),
             remedy="wait for it, stop it, or choose another --output",
+        )
+
+
+def _refuse_endless_warmup(warmup_steps: int | None, steps: int) -> None:
+    if warmup_steps is not None and warmup_steps > steps:
+        raise ConfigError(
+            f"train.warmup_steps is {warmup_steps:,}, and the run has {steps:,} steps",
+            remedy=f"set it to at most {steps:,}, or give train.warmup_ratio instead",
         )
 
 
@@ -191,6 +201,11 @@ class _Run:
         )
         self._same_beginning(built, identity)
         plan = self._plan(built, identity)
+        compute = self.config.compute
+        would_share = compute.share_prefixes and compute.pack and built.alone_because is None
+        if self.config.train.neftune_alpha and would_share:
+            message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
+            self.say("notice", code="no-sharing", message=message)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
@@ -271,13 +286,15 @@ class _Run:
             self.folder.write_ledger(told)
         return told
 
-    def _steps(self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False) -> StepSource:
+    def _steps(
+        self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False, share: bool = True
+    ) -> StepSource:
         return StepSource(
             rows,
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
             shuffle=shuffle,
-            share_prefixes=self.config.compute.share_prefixes and not alone,
+            share_prefixes=self.config.compute.share_prefixes and share and not alone,
             pack=self.config.compute.pack and not alone,
             weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
         )
@@ -287,9 +304,16 @@ class _Run:
         config = self.config.train
         alone = built.alone_because is not None
         rows = self.source.prepared.train
-        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
+        self.training = self._steps(
+            rows,
+            shuffle=self.config.data.shuffle,
+            alone=alone,
+            mixed=True,
+            share=not config.neftune_alpha,
+        )
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+        _refuse_endless_warmup(config.warmup_steps, steps)
         budgets = identity.get("budgets")
         if budgets is None:
             rehearsed = self._rehearse(built, steps)
@@ -303,8 +327,14 @@ class _Run:
             budgets=tuple((int(a), int(b)) for a, b in budgets),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
+            warmup_steps=config.warmup_steps,
+            min_learning_rate_ratio=config.min_learning_rate_ratio,
+            decay_ratio=config.decay_ratio,
+            decay_shape=config.decay_shape,
+            optimizer=config.optimizer,
             weight_decay=config.weight_decay,
-            betas=config.betas,
+            betas=self.config.betas,
+            lora_plus_ratio=config.lora_plus_ratio,
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             steps_per_epoch=per_epoch,
@@ -330,12 +360,14 @@ class _Run:
             packs = (pack for k in sample for pack in self.training.step(k, budget).packs)
             return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
 
+        trained = trained_parameters(built.loss)
+        places = places_of(built.loss, trained)
         rehearsed = rehearse(
             built.loss,
             longest=figures.longest,
             wanted=wanted if isinstance(wanted, int) else None,
             trained_share=figures.trained_tokens / max(1, figures.tokens),
-            state_bytes=12 * trained_parameter_count(built.loss),
+            state_bytes=update_bytes(self.config.train.optimizer, trained, places),
             layout=layout,
         )
         self.say(
