@@ -33,8 +33,9 @@ def make_good(model: nn.Module, weights: Mapping[str, Tensor], adapter: str) -> 
         lost = weights[name].float() - cast(Any, base).dense_weight(torch.float32)
         parts = cast("tuple[Tensor, Tensor, Tensor]", torch.linalg.svd(lost, full_matrices=False))
         left, values, right = parts  # [o, k], [k], [k, i]
-        rank = int(layer.r[adapter])
-        roots = (values[:rank] / float(layer.scaling[adapter])).sqrt()
+        rank = cast("dict[str, int]", layer.r)[adapter]
+        scale = cast("dict[str, float]", layer.scaling)[adapter]
+        roots = (values[:rank] / scale).sqrt()
         down = cast(Tensor, cast(Any, layer.lora_A[adapter]).weight)
         up = cast(Tensor, cast(Any, layer.lora_B[adapter]).weight)
         down.zero_()
