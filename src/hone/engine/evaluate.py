@@ -30,7 +30,11 @@ class HeldOut(Source, Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` = sum(weight x nll) / sum(weight) over all held-out rows."""
+    """`loss` = sum(weight x nll) / sum(weight) over all held-out rows.
+
+    The plain negative log-likelihood whatever is trained on: no smoothing, no z-loss, no weight by
+    probability, no noise. So runs with other objectives stay comparable.
+    """
 
     loss: float
     rows: int

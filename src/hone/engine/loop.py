@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import fsum, isfinite, nan
 from typing import Any, NoReturn, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hone.engine.ahead import Ahead, Source
 from hone.engine.budget import Budgets, halved, is_out_of_memory
@@ -20,17 +21,19 @@ from hone.engine.diagnosis import report_not_finite
 from hone.engine.evaluate import HeldOut, evaluate
 from hone.engine.memory import free_caches, peak_memory_bytes
 from hone.engine.module import LossModule
+from hone.engine.moments import Place
 from hone.engine.numbers import read_numbers
 from hone.engine.optimizer import (
     build_optimizer,
     clip_gradients,
     gradient_norm,
+    places_of,
+    remarks,
     set_learning_rate,
     trained_parameters,
 )
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
-from hone.engine.schedule import learning_rate_at
 from hone.engine.state import random_state, read_state, set_random_state, state_bytes, write_state
 from hone.engine.stop import ShouldStop, never, signal_name
 from hone.errors import NonFiniteError, OutOfMemory
@@ -98,6 +101,20 @@ def train(
         return loop.run(resume)
 
 
+def plan_optimizer(
+    plan: Plan, trained: Mapping[str, nn.Parameter], places: Mapping[str, Place]
+) -> torch.optim.Optimizer:
+    """The optimizer that a plan asks for, its state allocated."""
+    return build_optimizer(
+        trained,
+        weight_decay=plan.weight_decay,
+        betas=plan.betas,
+        name=plan.optimizer,
+        lora_plus_ratio=plan.lora_plus_ratio,
+        places=places,
+    )
+
+
 @dataclass(kw_only=True, eq=False)
 class _Loop:
     """The state of one call of `train`."""
@@ -117,9 +134,10 @@ class _Loop:
         self.trained = trained_parameters(self.module)
         self.parameters = list(self.trained.values())
         self.device = self.parameters[0].device
-        self.optimizer = build_optimizer(
-            self.trained, weight_decay=self.plan.weight_decay, betas=self.plan.betas
-        )
+        places = places_of(self.module, self.trained)
+        self.optimizer = plan_optimizer(self.plan, self.trained, places)
+        for sentence in remarks(self.plan.optimizer, self.trained, places):
+            self.say("notice", code="optimizer", message=sentence)
         self.budgets = Budgets(self.plan.budgets)
         self.progress = Progress()
         self.saved_step = 0  # of the newest checkpoint
@@ -131,7 +149,8 @@ class _Loop:
             self.saved_step = self.progress.step
             self.say("resumed", step=self.progress.step)
         to_come = -(-(self.plan.steps - self.progress.step) // self.plan.save_steps)
-        self.checkpoints.check_space(state_bytes(self.trained), saves=to_come)
+        needed = state_bytes(self.trained, self.optimizer)
+        self.checkpoints.check_space(needed, saves=to_come)
         self.module.train(True)
         self.settle()
         while not self.ended:
@@ -163,13 +182,7 @@ class _Loop:
         loss = fsum(losses)
         if 0 < self.plan.max_grad_norm < norm_value:
             clip_gradients(self.parameters, norm, self.plan.max_grad_norm)
-        rate = learning_rate_at(
-            index,
-            steps=self.plan.steps,
-            peak=self.plan.learning_rate,
-            schedule=self.plan.schedule,
-            warmup_ratio=self.plan.warmup_ratio,
-        )
+        rate = self.plan.course.rate(index)
         set_learning_rate(self.optimizer, rate)
         self.score = None
         self.update()
@@ -341,7 +354,7 @@ class _Loop:
                 folder, trained=self.trained, optimizer=self.optimizer, progress=self.progress
             ),
             score=self.score,
-            needed_bytes=state_bytes(self.trained),
+            needed_bytes=state_bytes(self.trained, self.optimizer),
         )
         self.saved_step = checkpoint.step
         self.say("saved", step=checkpoint.step, path=str(checkpoint.path))

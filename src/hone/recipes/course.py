@@ -80,7 +80,13 @@ class Course:
 
 
 def step_source(
-    config: Config, rows: Rows, *, shuffle: bool, alone: bool, mixed: bool = False
+    config: Config,
+    rows: Rows,
+    *,
+    shuffle: bool,
+    alone: bool,
+    mixed: bool = False,
+    share: bool = True,
 ) -> StepSource:
     """The steps of these rows, as training takes them. `alone`: rows of this model cannot share a Pack."""
     return StepSource(
@@ -88,7 +94,7 @@ def step_source(
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         shuffle=shuffle,
-        share_prefixes=config.compute.share_prefixes and not alone,
+        share_prefixes=config.compute.share_prefixes and share and not alone,
         pack=config.compute.pack and not alone,
         weights=source_weights(config.data, rows.row_counts) if mixed else None,
     )

@@ -5,6 +5,7 @@ It knows no tensors.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,13 @@ from hone.config.sections import Config
 from hone.errors import ConfigError
 
 _PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
-_HASHES = {"data": "the rows", "validation": "the held-out rows", "model": "the model"}
+_QUANTIZER = "bitsandbytes"
+_HASHES = {
+    "data": "the rows",
+    "validation": "the held-out rows",
+    "model": "the model",
+    "adapter": "the adapter",
+}
 _FREE = ("output.dir",)  # where a run lies does not make it another run
 
 
@@ -26,6 +33,8 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    with contextlib.suppress(PackageNotFoundError):
+        found[_QUANTIZER] = version(_QUANTIZER)
     return found
 
 

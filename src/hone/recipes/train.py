@@ -22,20 +22,22 @@ from hone.config.sections import Config
 from hone.config.write import to_yaml
 from hone.data.dataset import Figures
 from hone.data.prepare import say_data
-from hone.data.steps import StepSource
 from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.machine import resident_bytes
 from hone.engine.memory import give_freed_memory_back, keep_freed_memory
+from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
 from hone.engine.plan import Plan
 from hone.engine.precision import Precision
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
-from hone.errors import HoneError, LockedError, Stopped
+from hone.errors import ConfigError, EnvironmentFault, HoneError, LockedError, Stopped
 from hone.models import facts
+from hone.models.adapters import digest
 from hone.models.source import read_config
+from hone.models.tuning import Start
 from hone.recipes.artifact import write_artifact
 from hone.recipes.build import (
     Built,
@@ -45,6 +47,7 @@ from hone.recipes.build import (
     trained_parameter_count,
 )
 from hone.recipes.card import write_card
+from hone.recipes.continued import continued
 from hone.recipes.course import count_steps, step_source
 from hone.recipes.forecast import Forecast
 from hone.recipes.herald import Herald
@@ -83,8 +86,10 @@ def train(
     `command` is what the user typed, for messages. Raises ConfigError, DataError, ModelError, LockedError
     and DiskError before anything is written where the input is at fault; later what the loop raises.
     """
+    resolved = continued(resolved)
     config = resolved.config
     began = time.time()
+    require_package(config.train.optimizer)
     if config.compute.gradient_checkpointing:
         give_freed_memory_back()
     else:
@@ -126,6 +131,14 @@ def _refuse_live(path: Path) -> None:
             f"a live run uses this folder ({owner})",
             where=str(path),
             remedy="wait for it, stop it, or choose another --output",
+        )
+
+
+def _refuse_endless_warmup(warmup_steps: int | None, steps: int) -> None:
+    if warmup_steps is not None and warmup_steps > steps:
+        raise ConfigError(
+            f"train.warmup_steps is {warmup_steps:,}, and the run has {steps:,} steps",
+            remedy=f"set it to at most {steps:,}, or give train.warmup_ratio instead",
         )
 
 
@@ -182,9 +195,22 @@ class _Run:
         self.say("phase", name="loading")
         longest = self._figures().longest
         built = build(
-            self.source.base, self.config, precision=precision, longest=longest, say=self.say
+            self.source.base,
+            self.config,
+            precision=precision,
+            longest=longest,
+            say=self.say,
+            start=Start(
+                self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
+            ),
         )
+        self._same_beginning(built, identity)
         plan = self._plan(built, identity, forecast)
+        compute = self.config.compute
+        would_share = compute.share_prefixes and compute.pack and built.alone_because is None
+        if self.config.train.neftune_alpha and would_share:
+            message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
+            self.say("notice", code="no-sharing", message=message)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
@@ -198,6 +224,22 @@ class _Run:
         for code, message in forecast.doubts():
             self.say("notice", code=code, message=message)
         return forecast
+
+    def _same_beginning(self, built: Built, identity: Mapping[str, Any]) -> None:
+        """Where an initialisation took its part out of the base, a resume must take the very same part."""
+        if not built.tuned.beginning:
+            return
+        now = digest(built.tuned.beginning)
+        before = identity.get("beginning")
+        if before is None:
+            self.folder.update_identity(beginning=now)
+        elif before != now:
+            raise EnvironmentFault(
+                f"tuning.lora.init={self.config.tuning.lora.init} does not come out as it did when this run began: "
+                "its checkpoints stand on another base",
+                where=str(self.folder.path),
+                remedy="resume with the versions and on the machine that it began with, or start over with --fresh",
+            )
 
     def _already(self, before: Mapping[str, Any]) -> Trained:
         done = before["finished"]
@@ -264,10 +306,12 @@ class _Run:
         alone = built.alone_because is not None
         rows = self.source.prepared.train
         self.training = step_source(
-            self.config, rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True
+            self.config, rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True,
+            share=not config.neftune_alpha,
         )
         per_epoch = self.training.steps_per_epoch
         steps = count_steps(self.config, per_epoch)
+        _refuse_endless_warmup(config.warmup_steps, steps)
         budgets = identity.get("budgets")
         if budgets is None:
             rehearsed = self._rehearse(built, steps, forecast)
@@ -281,8 +325,14 @@ class _Run:
             budgets=tuple((int(a), int(b)) for a, b in budgets),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
+            warmup_steps=config.warmup_steps,
+            min_learning_rate_ratio=config.min_learning_rate_ratio,
+            decay_ratio=config.decay_ratio,
+            decay_shape=config.decay_shape,
+            optimizer=config.optimizer,
             weight_decay=config.weight_decay,
-            betas=config.betas,
+            betas=self.config.betas,
+            lora_plus_ratio=config.lora_plus_ratio,
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             steps_per_epoch=per_epoch,
@@ -309,12 +359,14 @@ class _Run:
             return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
 
         share = figures.trained_tokens / max(1, figures.tokens)
+        trained = trained_parameters(built.loss)
+        places = places_of(built.loss, trained)
         rehearsed = rehearse(
             built.loss,
             longest=figures.longest,
             wanted=wanted if isinstance(wanted, int) else None,
             trained_share=share,
-            state_bytes=12 * trained_parameter_count(built.loss),
+            state_bytes=update_bytes(self.config.train.optimizer, trained, places),
             layout=layout,
         )
         self.say(
@@ -387,7 +439,8 @@ class _Run:
             base=self.source.base,
             base_name=self._base_name(),
             model=built.model,
-            adapted=built.adapted,
+            tuned=built.tuned,
+            tokenizer=self.source.tokenizer,
             template=self.source.template.source,
             stop_ids=turn_ends(self.source),
             card=card,
