@@ -7,11 +7,11 @@ Legend: T tokens of a Pack, S its predicting positions, E hidden size, I MLP fea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Final, NamedTuple
 
+from hone.engine.moments import OptimizerName, Place, moment_bytes
 from hone.models.kept import Arithmetic, kept, layout_of
 from hone.models.shape import Shape
 
@@ -25,66 +25,23 @@ class Tensor(NamedTuple):
     """A trained tensor, as far as an optimizer cares."""
 
     shape: tuple[int, ...]
-    is_embedding: bool = False
+    place: Place = "inside"
 
     @property
-    def count(self) -> int:
-        """Numbers in it."""
+    def numbers(self) -> int:
+        """How many numbers it holds."""
         return prod(self.shape)
 
 
-@dataclass(frozen=True)
-class State:
-    """What an optimizer keeps: bytes a number of a matrix, of any other tensor, and of a row or column."""
-
-    matrix: float
-    other: float
-    edge: float = 0.0
-    embedding: float | None = None
-    """Of an embedding, where it is another than a matrix's."""
-    least: int = 0
-    """Numbers of the smallest tensor that is kept in 8 bits; a smaller one is kept in float32."""
-    small: float = 8.0
-    on_host: bool = False
-    """Whether it may lie in the host's memory where a card is full."""
-
-    def bytes_of(self, tensor: Tensor) -> float:
-        """For one tensor."""
-        if tensor.count < self.least:
-            return self.small * tensor.count
-        if len(tensor.shape) < 2:
-            return self.other * tensor.count
-        if tensor.is_embedding and self.embedding is not None:
-            return self.embedding * tensor.count
-        return self.matrix * tensor.count + self.edge * (tensor.shape[0] + tensor.shape[-1])
-
-
-# Blocks of 256 numbers with a float32 scale (Dettmers et al., 2022), two moments or one.
-_TWO_OF_8_BITS: Final = 2 * (1 + 4 / 256)
-_ONE_OF_8_BITS: Final = 1 + 4 / 256
-OPTIMIZERS: Final = {
-    "adamw": State(8, 8),
-    "paged_adamw": State(8, 8, on_host=True),
-    "adamw_8bit": State(_TWO_OF_8_BITS, _TWO_OF_8_BITS, embedding=8, least=4096),
-    "paged_adamw_8bit": State(
-        _TWO_OF_8_BITS, _TWO_OF_8_BITS, embedding=8, least=4096, on_host=True
-    ),
-    "adafactor": State(0, 4, edge=4),
-    "lion": State(4, 4),
-    "lion_8bit": State(_ONE_OF_8_BITS, _ONE_OF_8_BITS, embedding=4, least=4096, small=4),
-    "muon": State(4, 8, embedding=8),
-    "sgd": State(0, 0),
-}
-"""By the name that a configuration uses."""
-
 QUANTIZED: Final = {
-    "nf4-double": 0.5 + 1 / 64 + 4 / (64 * 256),
-    "fp4-double": 0.5 + 1 / 64 + 4 / (64 * 256),
     "nf4": 0.5 + 4 / 64,
     "fp4": 0.5 + 4 / 64,
+    "nf4-double": 0.5 + 1 / 64 + 4 / (64 * 256),
+    "fp4-double": 0.5 + 1 / 64 + 4 / (64 * 256),
     "int8": 1.0,
 }
-"""Bytes a weight of a linear layer, scales included: blocks of 64 (Dettmers et al., 2023), rows of int8."""
+"""Bytes a weight of a quantised layer: blocks of 64 with a scale each, the scales in 8 bits in their turn where they
+are doubled (Dettmers et al., 2023); rows of int8 (their scales are not worth a term)."""
 
 
 @dataclass(frozen=True)
@@ -93,32 +50,29 @@ class Subject:
 
     shape: Shape
     how: Arithmetic
+    weight_bytes: float
+    """The base, as it is held."""
+    held_in: str
+    """Its type, in words."""
     trained: tuple[Tensor, ...]
     """Every tensor that moves."""
     beside: int
-    """Of its numbers, those that stand beside the model's own weights: adapters."""
-    optimizer: str = "adamw"
-    quantized: str | None = None
-    """A key of `QUANTIZED`."""
-    trains_head: bool = False
+    """Of its numbers, those that stand beside the model's own weights: adapters, copies of modules, new rows."""
+    optimizer: OptimizerName
+    layers: int
+    """Decoder layers through which gradients flow: from the first that trains to the last."""
+    trains_head: bool
+    restored_bytes: float = 0.0
+    """The largest quantised weight, restored for its product."""
 
     @property
     def trained_numbers(self) -> int:
         """How many numbers move."""
-        return sum(tensor.count for tensor in self.trained)
-
-    @property
-    def weight_bytes(self) -> float:
-        """The base in its type."""
-        shape, width = self.shape, 4.0 if self.how.trains_all else float(self.how.narrow)
-        if self.quantized is None:
-            return shape.parameters * width
-        linear = sum(weight.count for weight in shape.weights if weight.is_linear)
-        return linear * QUANTIZED[self.quantized] + (shape.parameters - linear) * width
+        return sum(tensor.numbers for tensor in self.trained)
 
     @property
     def adapter_bytes(self) -> float:
-        """Adapters, in float32."""
+        """What stands beside the base, in float32."""
         return float(self.beside * _MASTER)
 
     @property
@@ -129,8 +83,13 @@ class Subject:
     @property
     def state_bytes(self) -> float:
         """What the optimizer keeps."""
-        state = OPTIMIZERS[self.optimizer]
-        return sum(state.bytes_of(tensor) for tensor in self.trained)
+        kept = (moment_bytes(self.optimizer, one.shape, one.place) for one in self.trained)
+        return float(sum(kept))
+
+    @property
+    def checkpoint_bytes(self) -> float:
+        """Trained weights and the optimizer's state, as a checkpoint holds them."""
+        return self.gradient_bytes + self.state_bytes
 
 
 @dataclass(frozen=True)
@@ -143,7 +102,7 @@ class Pass:
     outside: float
     """Between and around the layers: what recomputation keeps of a layer, rotary tables, the last norm."""
     casts: float
-    """Copies of float32 weights in bf16, made for the pass."""
+    """Copies of weights that the pass makes: of float32 ones in bf16, of experts with their adapters."""
     again: float
     """One layer computed again."""
     backward: float
@@ -166,24 +125,29 @@ def one_pass(subject: Subject, *, tokens: int, predictions: int, recomputed: int
     """A Pack of so many tokens and predicting positions, with so many layers computed again on the way back."""
     shape, how = subject.shape, subject.how
     each = kept(shape, how)
-    layers = max(0, shape.layers - recomputed)
-    again = each.layer * tokens if recomputed else 0.0
+    again_layers = min(recomputed, subject.layers)
+    layers = subject.layers - again_layers
+    again = each.layer * tokens if again_layers else 0.0
     first_less = each.first_less if layers and not recomputed else 0.0
     head_kept = (
         predictions * shape.hidden * how.held
     )  # the gradient that waits for the backward pass
-    casts = 0.0
-    if how.trains_all and how.precision == "bf16":
-        casts = 2.0 * (shape.matrix_parameters + shape.vocabulary * shape.hidden)
+    casts = float(shape.expert_parameters * how.narrow) if how.experts_adapted else 0.0
+    if how.precision == "bf16":
+        cast = shape.parameters if how.trains_all else subject.beside
+        casts += 2.0 * cast
     head, kept_of_head = _head(subject, tokens, predictions)
     return Pass(
         attention=layers * each.attention * tokens,
         mlp=layers * each.mlp * tokens,
         norms=(layers * each.norms - first_less) * tokens,
-        outside=(recomputed * each.residual + each.outside) * tokens,
+        outside=(again_layers * each.residual + each.outside) * tokens,
         casts=casts,
         again=again,
-        backward=_backward(shape, how) * tokens + head_kept + 2 * kept_of_head,
+        backward=_backward(shape, how) * tokens
+        + head_kept
+        + 2 * kept_of_head
+        + subject.restored_bytes,
         head=head + head_kept,
     )
 
@@ -215,11 +179,3 @@ def _backward(shape: Shape, how: Arithmetic) -> float:
     mlp = into * shape.intermediate * how.narrow + shape.hidden * how.held
     norm = shape.hidden * (3 * 4 + 2 * how.held)
     return float(max(mlp, norm))
-
-
-def adapters(shape: Shape, targets: str | Iterable[str], rank: int) -> tuple[Tensor, ...]:
-    """The two matrices of each low-rank adapter (Hu et al., 2021): [r, in] and [out, r]."""
-    found: list[Tensor] = []
-    for weight in shape.adapted(targets):
-        found += [Tensor((rank, weight.shape[1])), Tensor((weight.shape[0], rank))]
-    return tuple(found)

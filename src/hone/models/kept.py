@@ -79,11 +79,16 @@ class Arithmetic:
 
     precision: Literal["fp32", "bf16"]
     trains_all: bool
-    """Every weight is trained (held in float32); else adapters beside frozen weights of the precision's own type."""
+    """The model's own weights train; else adapters beside frozen ones."""
+    held: int
+    """Bytes of a number in the residual stream."""
     rank: int = 0
     dropout: bool = False
+    dora: bool = False
     adapted: frozenset[str] = frozenset()
     """Last names of the layers that have an adapter, such as `q_proj`."""
+    experts_adapted: bool = False
+    """Adapters stand beside experts, whose weights are then put together anew in each pass."""
     inputs_need_grad: bool = False
     """The embedding's output takes part in the backward pass, as under recomputation."""
 
@@ -91,11 +96,6 @@ class Arithmetic:
     def narrow(self) -> int:
         """Bytes of a number in matrix products."""
         return 2 if self.precision == "bf16" else 4
-
-    @property
-    def held(self) -> int:
-        """Bytes of a number in the residual stream."""
-        return 4 if self.trains_all else self.narrow
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def kept(shape: Shape, how: Arithmetic) -> Kept:
         norms += norm if layout.shared_norm else 2 * norm
         if layout.parallel and not layout.shared_norm:  # both keep one and the same residual
             norms -= shape.hidden * how.held
-    if layout.after:
-        norms += 2 * norm
+    if layout.after:  # they read what a product gave
+        norms += 2 * (norm - shape.hidden * (how.held - how.narrow))
     frozen_start = not how.trains_all and not how.inputs_need_grad
     return Kept(
         attention=_attention(shape, layout, how),
@@ -207,12 +207,12 @@ def _mlp(shape: Shape, layout: Layout, how: Arithmetic) -> float:
 
 
 def _experts(shape: Shape, how: Arithmetic) -> float:
-    """Experts one after the other: each token goes through `experts_used` of them."""
-    width = shape.intermediate
-    one = 3 * width * how.narrow + shape.hidden * how.narrow
-    if how.trains_all:
-        one += (shape.hidden + width) * how.narrow
-    return shape.experts_used * (one + 2 * _INDEX) + 3 * shape.experts * 4
+    """Experts on the tokens that were sent to them, sorted: each token goes through `experts_used` of them."""
+    width, hidden = shape.intermediate, shape.hidden
+    between = 6 if shape.family == "gpt_oss" else 4  # its gate is clamped and written out
+    inputs = hidden if how.trains_all or how.experts_adapted else 0
+    one = (between * width + hidden + inputs) * how.narrow + 3 * _INDEX + 4
+    return shape.experts_used * one + 5 * shape.experts * 4
 
 
 def _present(shape: Shape, names: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from hone.errors import ModelError
 from hone.models import facts
 from hone.models.source import weight_files
 
-PARTS: Final = ("embedding", "attention", "mlp", "norms", "head", "other")
+PARTS: Final[tuple[str, ...]] = ("embedding", "attention", "mlp", "norms", "head", "other")
 """What the parameters of a model are counted under."""
 
 _BYTES: Final = {
@@ -30,7 +30,7 @@ _EMBEDDING: Final = re.compile(
 )
 _HEAD: Final = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.")
 _EXPERTS: Final = re.compile(r"\.experts?\.")
-_ROUTER: Final = re.compile(r"\.(?:router|block_sparse_moe\.gate|mlp\.gate)\.")
+_ROUTER: Final = re.compile(r"\.router\.")
 _MLP: Final = re.compile(r"\.(?:mlp|feed_forward|block_sparse_moe|ffn|experts?)\.|\.(?:fc1|fc2)\.")
 _ATTENTION: Final = re.compile(r"\.(?:self_attn|attn|attention|self_attention)\.")
 _LAYER: Final = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
@@ -43,6 +43,14 @@ class Weight:
     name: str
     shape: tuple[int, ...]
     num_bytes: int
+    dtype: str
+    """As safetensors writes it: `F32`, `BF16`."""
+
+    @property
+    def layer(self) -> int | None:
+        """The decoder layer that it belongs to, from 0."""
+        found = _LAYER.search(f".{self.name}")
+        return None if found is None else int(found[1])
 
     @property
     def count(self) -> int:
@@ -123,9 +131,17 @@ class Shape:
         """Bytes of the weights as they are stored."""
         return sum(weight.num_bytes for weight in self.weights)
 
+    @cached_property
+    def stored(self) -> str:
+        """The type in which most numbers are stored, as safetensors writes it."""
+        counts: dict[str, int] = {}
+        for weight in self.weights:
+            counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.count
+        return max(counts, key=lambda name: counts[name], default="F32")
+
     def by_part(self) -> dict[str, int]:
         """Parameters under each of `PARTS`."""
-        found = dict.fromkeys(PARTS, 0)
+        found: dict[str, int] = dict.fromkeys(PARTS, 0)
         for weight in self.weights:
             found[weight.part] += weight.count
         return found
@@ -144,6 +160,19 @@ class Shape:
             w
             for w in layers
             if any(w.module == end or w.module.endswith(f".{end}") for end in ends)
+        )
+
+    @cached_property
+    def expert_parameters(self) -> int:
+        """Numbers in the weights of all experts."""
+        return sum(w.count for w in self.weights if _EXPERTS.search(w.name))
+
+    @property
+    def experts_apart(self) -> bool:
+        """Whether the files hold each expert's matrices by themselves; adapters then stand beside experts too."""
+        return any(
+            _EXPERTS.search(w.name) and len(w.shape) == 2 and ".weight" in w.name
+            for w in self.weights
         )
 
     @cached_property
@@ -208,17 +237,25 @@ def read_shape(folder: Path, config: dict[str, Any]) -> Shape:
 
 def read_weights(folder: Path) -> list[Weight]:
     """Every tensor that the safetensors files of a model name. Raises ModelError."""
-    found: list[Weight] = []
-    for path in weight_files(folder):
+    found = [weight for path in weight_files(folder) for weight in read_weights_of(path)]
+    return sorted(found, key=lambda weight: weight.name)
+
+
+def read_weights_of(path: Path) -> list[Weight]:
+    """Every tensor that one safetensors file names. Raises ModelError."""
+    try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = cast("dict[str, Any]", json.loads(file.read(size)))
+        found: list[Weight] = []
         for name, told in header.items():
             if name != "__metadata__":
-                shape = tuple(int(n) for n in told["shape"])
-                width = _BYTES.get(str(told["dtype"]), 4.0)
-                found.append(Weight(name, shape, round(prod(shape) * width)))
-    return sorted(found, key=lambda weight: weight.name)
+                shape, dtype = tuple(int(n) for n in told["shape"]), str(told["dtype"])
+                size_ = round(prod(shape) * _BYTES.get(dtype, 4.0))
+                found.append(Weight(name, shape, size_, dtype))
+        return found
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"not a safetensors file: {path}", remedy="fetch it again") from error
 
 
 def _is_norm(weight: Weight) -> bool:

@@ -116,7 +116,7 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
         ahead, gradients = max(ahead, gradients), 0.0
     head = max(each.head, each.again + each.backward)
     parts = [
-        ("weights", weights, _held(subject)),
+        ("weights", weights, subject.held_in),
         ("adapters", adapters, "fp32"),
         ("gradients", gradients, "fp32"),
         ("optimizer", state, subject.optimizer),
@@ -150,12 +150,6 @@ def _gaps(target: Target, kept: float, rest: float, recomputed: int) -> float:
     if target.kind == "cuda" or recomputed:
         return 0.0
     return HEAP_OF_KEPT * kept + HEAP_OF_HEAD * rest
-
-
-def _held(subject: Subject) -> str:
-    if subject.quantized is not None:
-        return subject.quantized
-    return "fp32" if subject.how.trains_all else subject.how.precision
 
 
 def _read_beside(subject: Subject) -> float:

@@ -223,7 +223,7 @@ def plan_run(
     figures = source.prepared.train.figures()
     alone = facts.why_rows_run_alone(raw, longest=figures.longest)
     chosen, precision_says, measured = _precision(config, shape, target, precision)
-    who = subject(config, shape, chosen)
+    who = subject(config, shape, chosen, adapter=source.adapter)
     if base_bytes is None:
         base_bytes = LIBRARIES_BYTES + rows_bytes if measured is None else measured.base_bytes
     train = step_source(
@@ -329,10 +329,11 @@ def _precision(
             return "fp32", "the card has no bf16 units", None
         return "bf16", "the card's own", remembered("bf16")
     options: tuple[Precision, ...] = ("fp32", "bf16")
-    both = {one: remembered(one) for one in options}
-    found = [(one.at, name, one) for name, one in both.items() if one is not None]
+    found: list[tuple[Precision, Measured]] = [
+        (name, one) for name in options if (one := remembered(name)) is not None
+    ]
     if found:
-        _, name, measured = max(found, key=lambda item: item[0])
+        name, measured = max(found, key=lambda item: item[1].at)
         return name, "measured here before", measured
     return "fp32", "assumed; measured before step 1", None
 
@@ -411,10 +412,9 @@ def _disk(config: Config, who: Subject, course: Course) -> DiskPlan:
     folder = Path(config.output.dir) if config.output.dir else Path("runs")
     there = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), Path("/"))
     saves = math.ceil(course.steps / save_steps(config, course.steps))
-    one = who.gradient_bytes + who.state_bytes  # weights in float32, and what the optimizer keeps
     artifact = who.adapter_bytes if who.beside else float(who.shape.file_bytes)
     return DiskPlan(
-        checkpoint_bytes=round(one),
+        checkpoint_bytes=round(who.checkpoint_bytes),
         checkpoints=min(saves, config.train.save_total_limit) + min(saves, _CHECKPOINTS_BESIDE),
         artifact_bytes=round(artifact),
         free_bytes=shutil.disk_usage(there).free,

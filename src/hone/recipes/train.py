@@ -29,7 +29,6 @@ from hone.engine.machine import resident_bytes
 from hone.engine.memory import give_freed_memory_back, keep_freed_memory
 from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
 from hone.engine.plan import Plan
-from hone.engine.precision import Precision
 from hone.engine.rehearsal import Rehearsed, rehearse
 from hone.engine.state import read_weights
 from hone.engine.stop import StopRequest
@@ -54,6 +53,7 @@ from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.recipes.plan import SAMPLED_STEPS, save_steps
 from hone.recipes.source import Source, read_source, turn_ends
+from hone.recipes.subject import Precision
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
@@ -306,7 +306,11 @@ class _Run:
         alone = built.alone_because is not None
         rows = self.source.prepared.train
         self.training = step_source(
-            self.config, rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True,
+            self.config,
+            rows,
+            shuffle=self.config.data.shuffle,
+            alone=alone,
+            mixed=True,
             share=not config.neftune_alpha,
         )
         per_epoch = self.training.steps_per_epoch
