@@ -10,6 +10,7 @@
     ├── OutOfMemory           5    does not fit, even at the smallest budget
     ├── RemoteError           6    another machine's API
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
+    ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
         ├── Interrupted     130    Ctrl-C: saved, resumable
         └── Terminated      143    SIGTERM: saved, resumable
@@ -110,6 +111,10 @@ class RemoteError(HoneError, RuntimeError):
 
 class NonFiniteError(HoneError, ArithmeticError):
     """A loss or a gradient norm that is not finite; raised before the optimizer moves."""
+
+
+class CallbackError(HoneError):
+    """A callback raised; the work up to there is saved."""
 
 
 class Stopped(HoneError):

@@ -272,3 +272,34 @@ def test_rate_and_betas_follow_the_optimizer_where_unset() -> None:
     assert of("train.optimizer=lion") == (pytest.approx(4e-5), (0.9, 0.99))
     both = ("train.optimizer=lion_8bit", "train.learning_rate=1e-3", "train.betas=[0.5, 0.6]")
     assert of(*both) == (1e-3, (0.5, 0.6))
+
+
+def test_settings_of_trackers_that_nobody_hears_are_reported() -> None:
+    said = ["output.trackers=wandb", "output.track.entity=me", "output.track.uri=http://host:1"]
+    resolved = resolve(overrides=[*said, "train.sample_tokens=9"])
+    assert resolved.config.output.trackers == ["wandb"], "a lone name is a list of one"
+    assert idle_settings(resolved) == [
+        "train.sample_tokens has no effect: train.sample_steps is unset",
+        "output.track.uri has no effect: output.trackers names none of mlflow",
+    ]
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:hunter2@host", "postgresql://me:hunter2@db/x", "http://host/?token=hunter2"]
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(uri: str) -> None:
+    error = refused(overrides=[f"output.track.uri={uri}"])
+    assert "MLFLOW_TRACKING_PASSWORD" in str(error)
+    assert "hunter2" not in str(error)
+
+
+def test_samples_of_held_out_rows_need_some() -> None:
+    assert "train.sample_prompts is 'held-out'" in refused(overrides=["train.sample_steps=5"]).what
+    resolve(overrides=["train.sample_steps=5", "data.validation_split=0.1"])
+    resolve(overrides=["train.sample_steps=5", "train.sample_prompts=[hello]"])
+
+
+def test_an_unknown_tracker_is_told_what_there_is() -> None:
+    assert settings()["output.trackers"].wanted == "a list of tensorboard, wandb, trackio, mlflow"
+    error = refused(overrides=["output.trackers=[tensorbord]"])
+    assert "tensorboard, wandb" in (error.remedy or "")

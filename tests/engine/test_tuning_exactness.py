@@ -110,7 +110,7 @@ def check(method: Method, family: str, seed: int, budget: int, *, checkpointing:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=3)
 @given(
     seed=st.integers(0, 10_000),
     budget=st.integers(8, 300),

@@ -18,22 +18,31 @@ def _wake(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
+        if "magnitude" in name:
+            parameter.data.mul_(1 + 0.3 * torch.rand_like(parameter))
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "phi3", "gpt-neox"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fused_layers_equal_the_stock_ones(name: str, dtype: torch.dtype, monkeypatch) -> None:
+@pytest.mark.parametrize("dora", [False, True], ids=["plain", "dora"])
+def test_fused_layers_equal_the_stock_ones(
+    name: str, dtype: torch.dtype, dora: bool, monkeypatch
+) -> None:
     ids = torch.arange(1, 20).unsqueeze(0)
     outputs = []
     for fused in (True, False):
         if not fused:
             monkeypatch.setattr(FusedLinear, "_plain_adapter", lambda self: None)
         model = FAMILIES[name].make(dtype=dtype)
-        adapted = attach_lora(model, LoraSection(r=4, alpha=8), seed=1)
+        adapted = attach_lora(model, LoraSection(r=4, alpha=8, dora=dora), seed=1)
         _wake(adapted)
         adapted.to(dtype)
         count = sum(isinstance(m, FusedLinear) for m in adapted.modules())
         assert count > 0
+        assert (
+            any(m._plain_adapter() for m in adapted.modules() if isinstance(m, FusedLinear))
+            == fused
+        )
         logits = model(input_ids=ids, use_cache=False).logits
         logits.square().sum().backward()
         grads = {n: p.grad for n, p in adapted.named_parameters() if p.requires_grad}

@@ -93,16 +93,15 @@ def test_only_the_rows_of_new_tokens_train_beside_the_adapters() -> None:
     }
     assert set(rows.values()) == {(2, 32)}
     assert len(rows) == 2
-    assert result.notices == (f"2 new tokens train; 2 rows were added to the model's {VOCAB}",)
+    assert result.notices == (f"new tokens: 2, which train; rows added to the model's {VOCAB}: 2",)
 
 
 def test_spare_rows_are_taken_and_said_and_tokens_without_a_row_get_one() -> None:
     model, result = tuned("llama", new=[NewRow(58), NewRow(59), NewRow(VOCAB)], tokens=VOCAB + 1)
-    assert "1 rows were added" in result.notices[0]
-    assert "2 spare ones were taken" in result.notices[0]
+    assert f"rows added to the model's {VOCAB}: 1, spare ones taken: 2" in result.notices[0]
     assert row_count(model) == VOCAB + 1
     model, result = tuned("llama", new=[NewRow(VOCAB + 3)], tokens=VOCAB + 4)
-    assert "3 tokens that had no row train too" in result.notices[0]
+    assert "that had no row, and train too: 3" in result.notices[0]
     (layer, _) = [m for m in model.modules() if isinstance(m, TrainedRows)]
     assert layer.token_indices["default"] == [VOCAB, VOCAB + 1, VOCAB + 2, VOCAB + 3]
 

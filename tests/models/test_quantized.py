@@ -133,15 +133,16 @@ def test_a_loaded_base_holds_the_numbers_that_transformers_would_hold(
 
 
 @each_section
+@pytest.mark.parametrize("dora", [False, True], ids=["plain", "dora"])
 def test_adapters_beside_quantised_layers_are_fused_and_equal_the_stock_way(
-    folder: Path, section: QuantizationSection, monkeypatch: pytest.MonkeyPatch
+    folder: Path, section: QuantizationSection, dora: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outputs = []
     for fused in (True, False):
         if not fused:
             monkeypatch.setattr(FusedLinear, "_plain_adapter", lambda self: None)
         model = load_model(folder, dtype=torch.float32, quantization=section).model
-        adapted = attach_lora(model, LoraSection(r=4, alpha=8), seed=1)
+        adapted = attach_lora(model, LoraSection(r=4, alpha=8, dora=dora), seed=1)
         torch.manual_seed(3)
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:

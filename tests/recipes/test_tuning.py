@@ -168,14 +168,16 @@ def test_every_method_at_length(
 def test_new_tokens_are_in_the_rows_the_model_and_the_artifact(tmp_path: Path, kept: Kept) -> None:
     heard: list[Event] = []
     plain = train(settings(tmp_path, out="plain"))
-    done = train(settings(tmp_path, *NEW, "train.max_steps=2"), listeners=[heard.append])
+    more = ["model.new_tokens=[purple, 'the cat', a]", NEW[1], "train.max_steps=2"]
+    done = train(settings(tmp_path, *more), listeners=[heard.append])
     counted = {
         folder: json.loads((folder / "ledger.json").read_bytes())["tokens"]
         for folder in (plain.folder, done.folder)
     }
     assert counted[done.folder] < counted[plain.folder]  # "the cat" is one token now
     told = [event["message"] for event in heard if event.name == "notice"]
-    assert any("3 new tokens train" in message for message in told)
+    assert any("new tokens: 3, which train" in message for message in told)
+    assert any("the tokenizer has 'a' already" in message for message in told)
     tokenizer = AutoTokenizer.from_pretrained(done.folder)
     ids = tokenizer("purple<|note|>the cat", add_special_tokens=False).input_ids
     assert ids == [TOKENS, TOKENS + 2, TOKENS + 1]
@@ -185,13 +187,34 @@ def test_new_tokens_are_in_the_rows_the_model_and_the_artifact(tmp_path: Path, k
     assert "`<|note|>`" in card
 
 
+@pytest.mark.parametrize(
+    "more", [[QLORA, *NEW], [QLORA, "tuning.quantization.bits=8"], ["tuning.method=freeze"]]
+)
+def test_the_code_on_the_card_runs(
+    tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+    }  # bitsandbytes' own way on CPUs wants blocks of 64
+    done = train(settings(tmp_path, *more, "train.max_steps=1", **sides))
+    card = (done.folder / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    exec(
+        code.replace("this/folder", str(done.folder)).replace(
+            "max_new_tokens=100", "max_new_tokens=2"
+        )
+    )
+    assert "<|im_start|>user\nHello<|im_end|>" in capsys.readouterr().out
+
+
 def test_spare_rows_hold_new_tokens_without_a_larger_model(tmp_path: Path, kept: Kept) -> None:
     heard: list[Event] = []
     done = train(
         settings(tmp_path, *NEW, "train.max_steps=1", vocab_size=384), listeners=[heard.append]
     )
     told = [event["message"] for event in heard if event.name == "notice"]
-    assert any("0 rows were added to the model's 384, 3 spare ones" in one for one in told)
+    assert any("rows added to the model's 384: 0, spare ones taken: 3" in one for one in told)
     assert loaded(done.folder, settings(tmp_path)).get_input_embeddings().weight.shape[0] == 384
 
 
@@ -220,6 +243,22 @@ def test_an_adapter_is_trained_further_from_where_it_was(tmp_path: Path, kept: K
     )
     with pytest.raises(ConfigError, match="the adapter changed"):
         train(alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_adapter_is_trained_further_beside_a_quantised_base(
+    tmp_path: Path, kept: Kept, bits: int
+) -> None:
+    quantised = [QLORA, f"tuning.quantization.bits={bits}"]
+    first = train(settings(tmp_path, *quantised, "tuning.lora.dora=true", out="first"))
+    train(
+        settings(
+            tmp_path, *quantised, f"model.adapter={first.folder}", "train.learning_rate=1e-9",
+            out="second",
+        )
+    )  # fmt: skip
+    torch.testing.assert_close(kept[1], kept[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_resume_on_another_decomposition_is_refused(tmp_path: Path) -> None:

@@ -142,11 +142,18 @@ def _kind_in_words(kind: Any, limits: str) -> str:
     if origin is tuple:
         return f"a list of {len(get_args(kind))} numbers, each{limits.replace(', ', ' ', 1)}"
     if origin is list:
+        words = [word for item in _items(kind) if _is_choice(item) for word in get_args(item)]
+        if words:
+            return f"a list of {', '.join(words)}"
         return "a list of whole numbers" if int in _items(kind) else "a list of texts"
     if origin is dict:
         return "a mapping such as {name: value}"
     plain = {int: f"a whole number{limits}", float: f"a number{limits}", bool: "true or false"}
     return plain.get(kind, "text")
+
+
+def _is_choice(kind: object) -> bool:
+    return get_origin(kind) is Literal
 
 
 def _items(kind: Any) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
@@ -234,6 +234,24 @@ def _idle_in_training(train: TrainSection) -> list[tuple[Iterable[str], bool, st
     ]
 
 
+_TRACKERS_WITH: Final[Mapping[str, frozenset[str]]] = {
+    "project": frozenset({"wandb", "trackio", "mlflow"}),
+    "name": frozenset({"wandb", "trackio", "mlflow"}),
+    "tags": frozenset({"wandb", "mlflow"}),
+    "entity": frozenset({"wandb"}),
+    "uri": frozenset({"mlflow"}),
+    "folder": frozenset({"tensorboard", "wandb"}),
+}
+
+
+def _idle_tracking(config: Config) -> Iterable[tuple[Iterable[str], bool, str]]:
+    """For each setting of trackers: whether none of those that are told knows it."""
+    chosen = set(config.output.trackers)
+    for key, trackers in _TRACKERS_WITH.items():
+        reason = f"output.trackers names none of {', '.join(sorted(trackers))}"
+        yield (f"output.track.{key}",), not chosen & trackers, reason
+
+
 def idle_settings(resolved: Resolved) -> list[str]:
     """One sentence for each setting that was said and has no effect with the others as they are."""
     config, said = resolved.config, {k for k, v in resolved.origins.items() if v != DEFAULT}
@@ -284,6 +302,12 @@ def idle_settings(resolved: Resolved) -> list[str]:
             f"tuning.method is {config.tuning.method!r}",
         ),
         *_idle_in_training(config.train),
+        (
+            ("train.sample_prompts", "train.sample_tokens", "train.sample_temperature"),
+            config.train.sample_steps is None,
+            "train.sample_steps is unset",
+        ),
+        *_idle_tracking(config),
     ]
     return [
         f"{name} has no effect: {reason}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -29,6 +31,11 @@ def _whole_from_text(value: object) -> object:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _list_of_one(value: object) -> object:
+    """`output.trackers=wandb` means the list that holds it."""
+    return [value] if isinstance(value, str) else value
 
 
 Number = Annotated[float, BeforeValidator(_number_from_text)]
@@ -328,6 +335,14 @@ class TrainSection(Section):
     """Checkpoints kept; the best by held-out loss is always among them."""
     early_stop: Count | None = None
     """Stop after this many evaluations without a better held-out loss. Unset: never. Needs held-out rows."""
+    sample_steps: Count | None = None
+    """Steps between samples of what the model writes; one more before the first step and after the last. Unset: none. They change nothing of the training."""
+    sample_prompts: str | list[str] = "held-out"
+    """What samples answer: a list of user messages; a file with one on each line (.txt), or of rows, whose last answer is left out; or `held-out`, the first held-out rows."""
+    sample_tokens: Count = 128
+    """Longest sample, in tokens."""
+    sample_temperature: Number = Field(default=0.0, ge=0, le=100)
+    """How freely samples are drawn: 0 writes the likeliest token each time, more draws by `seed`."""
 
     @model_validator(mode="after")
     def _decay_after_warmup(self) -> Self:
@@ -354,11 +369,50 @@ class ComputeSection(Section):
     """CPU threads of the step. `auto`: the cores this process may use. Kept for the whole run, since it changes the last bits."""
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
+
+_SECRET_WORD = re.compile(r"password|passwd|token|secret|key", re.IGNORECASE)
+
+
+class TrackSection(Section):
+    """How a run is called where trackers keep it. Keys and passwords are read from the environment only."""
+
+    project: Annotated[str, Field(min_length=1)] = "hone"
+    """Project (wandb, trackio) or experiment (mlflow) that the run belongs to."""
+    name: str | None = None
+    """What the run is called there. Unset: the name of its folder."""
+    tags: list[str] = Field(default_factory=list[str])
+    """Tags of the run (wandb, mlflow)."""
+    entity: str | None = None
+    """User or team that owns the project (wandb). Unset: the key's own."""
+    uri: str | None = None
+    """Server or database, e.g. `http://localhost:5000` or `sqlite:///mlflow.db` (mlflow). Unset: `MLFLOW_TRACKING_URI`, else `mlflow.db` beside the run's folder."""
+    folder: str | None = None
+    """Where local files go (tensorboard, wandb). Unset: `tracking` in the run's folder."""
+
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        parts = urlsplit(self.uri or "")
+        if "@" in parts.netloc or _SECRET_WORD.search(parts.query):
+            raise ValueError(
+                "uri must hold no user and password: set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or the whole MLFLOW_TRACKING_URI, in the environment"
+            )
+        return self
+
+
 class OutputSection(Section):
-    """Where the run lives."""
+    """Where the run lives, and who else hears of it."""
 
     dir: str | None = None
     """Folder of the run. Unset: `runs/<data>-<model>`. The same command resumes in it."""
+    trackers: Annotated[list[Tracker], BeforeValidator(_list_of_one)] = Field(
+        default_factory=list[Tracker]
+    )
+    """Who is told the run's numbers, e.g. `[tensorboard, wandb]`. They read its events in processes of their own, and no failure of theirs touches the run."""
+    track: TrackSection = TrackSection()
+    """What trackers call the run, and where they keep it."""
 
 
 class Config(Section):
@@ -388,6 +442,11 @@ class Config(Section):
                     f"train.{key} needs held-out rows: set data.validation_split (e.g. 0.05) "
                     "or data.validation_path"
                 )
+        if self.train.sample_steps and self.train.sample_prompts == "held-out" and not held_out:
+            raise ValueError(
+                "train.sample_prompts is 'held-out', and there are no held-out rows: name prompts or a file, "
+                "or set data.validation_split (e.g. 0.05) or data.validation_path"
+            )
         return self
 
     @property

@@ -48,6 +48,11 @@ class Dataset:
         self._rows: Int64 = every if rows is None else np.asarray(rows, dtype=np.int64)
 
     @property
+    def files(self) -> tuple[PreparedFile, ...]:
+        """Where its rows come from, in the order in which they are numbered."""
+        return self._files
+
+    @property
     def num_rows(self) -> int:
         """Rows in one pass, those that the length limit drops included."""
         return int(self._rows.shape[0])

@@ -7,7 +7,7 @@ happens. Killed at any instant and resumed from its last checkpoint, it ends wit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, isfinite, nan
 from typing import Any, NoReturn, cast
@@ -15,10 +15,13 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
+from hone.engine.account import StepAccount
 from hone.engine.ahead import Ahead, Source
 from hone.engine.budget import Budgets, halved, is_out_of_memory
+from hone.engine.callbacks import Callback, Callbacks, Training
 from hone.engine.diagnosis import report_not_finite
 from hone.engine.evaluate import HeldOut, evaluate
+from hone.engine.flops import Gauge
 from hone.engine.memory import free_caches, peak_memory_bytes
 from hone.engine.module import LossModule
 from hone.engine.moments import Place
@@ -32,14 +35,16 @@ from hone.engine.optimizer import (
     set_learning_rate,
     trained_parameters,
 )
+from hone.engine.parts import RowLosses
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
 from hone.engine.state import random_state, read_state, set_random_state, state_bytes, write_state
 from hone.engine.stop import ShouldStop, never, signal_name
-from hone.errors import NonFiniteError, OutOfMemory
+from hone.errors import CallbackError, NonFiniteError, OutOfMemory
 from hone.pack import Step
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Say
+from hone.runs.metrics import metrics_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Outcome:
     best_loss: float | None
     stopped_early: bool
     """Whether the held-out loss stopped improving before all steps were done."""
+    stop_reason: str | None
+    """Why a callback ended the run before all steps were done; None where none did."""
     budgets: tuple[tuple[int, int], ...]
     """(from_step, micro_batch_tokens), every halving included."""
 
@@ -76,14 +83,18 @@ def train(
     held_out: HeldOut | None = None,
     on_budget: Callable[[int, int], object] | None = None,
     write_report: Callable[[str, Mapping[str, object]], object] | None = None,
+    gauge: Gauge | None = None,
+    callbacks: Sequence[Callback] = (),
+    model: nn.Module | None = None,
 ) -> Outcome:
     """Train until `plan.steps` steps are done, an early stop, or a request to stop.
 
     `on_budget(from_step, micro_batch_tokens)` must have made a halving durable when it returns: the step is
-    redone after it. `write_report(name, report)` keeps what is known of a step that failed.
+    redone after it. `write_report(name, report)` keeps what is known of a step that failed. `gauge` gives
+    steps their utilisation; `model` is what callbacks see of `module`.
 
-    Raises NonFiniteError before the optimizer moves, OutOfMemory, DiskError, and what `should_stop`
-    answers (after a save).
+    Raises NonFiniteError before the optimizer moves, OutOfMemory, DiskError, CallbackError (after a save), and
+    what `should_stop` answers (after a save).
     """
     with Ahead(source) as ahead:
         loop = _Loop(
@@ -97,8 +108,9 @@ def train(
             held_out=held_out,
             on_budget=on_budget,
             write_report=write_report,
+            gauge=gauge,
         )
-        return loop.run(resume)
+        return loop.run(resume, callbacks, model)
 
 
 def plan_optimizer(
@@ -129,6 +141,7 @@ class _Loop:
     held_out: HeldOut | None
     on_budget: Callable[[int, int], object] | None
     write_report: Callable[[str, Mapping[str, object]], object] | None
+    gauge: Gauge | None
 
     def __post_init__(self) -> None:
         self.trained = trained_parameters(self.module)
@@ -142,8 +155,20 @@ class _Loop:
         self.progress = Progress()
         self.saved_step = 0  # of the newest checkpoint
         self.score: float | None = None  # held-out loss of the present weights
+        self.improved = False  # whether it is the best one, and not saved yet
+        self.row_terms: list[Tensor] = []  # of the Packs of this step
+        self.account = StepAccount(self.gauge, self.say)
 
-    def run(self, resume: Checkpoint | None) -> Outcome:
+    def run(
+        self, resume: Checkpoint | None, callbacks: Sequence[Callback], model: nn.Module | None
+    ) -> Outcome:
+        training = Training(
+            steps=self.plan.steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            model=model if model is not None else cast(nn.Module, self.module),
+            evaluate=self.evaluate_for_callback,
+        )
+        self.callbacks = Callbacks(callbacks, training, restore=lambda: self.module.train(True))
         if resume is not None:
             self.progress = read_state(resume.path, trained=self.trained, optimizer=self.optimizer)
             self.saved_step = self.progress.step
@@ -152,10 +177,18 @@ class _Loop:
         needed = state_bytes(self.trained, self.optimizer)
         self.checkpoints.check_space(needed, saves=to_come)
         self.module.train(True)
-        self.settle()
-        while not self.ended:
-            self.take_step()
+        try:
+            self.callbacks.begin_training(self.progress.step)
             self.settle()
+            while not self.ended:
+                self.callbacks.begin_step()
+                self.take_step()
+                self.settle()
+            self.callbacks.end_training()
+        except CallbackError:  # raised between two steps: what was done is whole
+            if self.progress.step > self.saved_step:
+                self.save()
+            raise
         return self.outcome()
 
     @property
@@ -164,7 +197,8 @@ class _Loop:
 
     @property
     def ended(self) -> bool:
-        return self.progress.step >= self.plan.steps or self.stopped_early
+        asked = self.callbacks.run.stop_reason is not None
+        return self.progress.step >= self.plan.steps or self.stopped_early or asked
 
     def take_step(self) -> None:
         """One optimizer update. Its loss is sum(weight x nll) / sum(weight) over the whole step."""
@@ -176,7 +210,9 @@ class _Loop:
             return
         norm = gradient_norm(self.parameters)
         # The one place where the host waits for the device: nothing may move before this is known.
-        *losses, norm_value = read_numbers([*terms, norm])
+        n = len(terms)
+        numbers = read_numbers([*terms, norm, *self.row_terms])
+        losses, norm_value = numbers[:n], numbers[n]
         if not all(map(isfinite, (*losses, norm_value))):
             self.refuse(step, losses, norm_value)
         loss = fsum(losses)
@@ -192,19 +228,29 @@ class _Loop:
             "computed_tokens": step.computed_tokens,
         }
         seconds = time.perf_counter() - began
+        rows = self.rows_of(step, numbers[n + 1 :])
         self.progress = self.progress.after_step(loss=loss, seconds=seconds, **counts)
-        self.say(
-            "step",
-            step=index + 1,
-            steps=self.plan.steps,
-            loss=loss,
-            grad_norm=norm_value,
-            learning_rate=rate,
+        fields: dict[str, object] = {
+            "step": index + 1,
+            "steps": self.plan.steps,
+            "loss": loss,
+            "grad_norm": norm_value,
+            "learning_rate": rate,
             **counts,
-            seconds=seconds,
-            peak_memory_bytes=peak_memory_bytes(self.device),
-            epoch=(index + 1) / self.plan.steps_per_epoch,
-        )
+            "seconds": seconds,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "epoch": (index + 1) / self.plan.steps_per_epoch,
+            **self.account.fields(step, rows, seconds),
+        }
+        self.say("step", **fields)
+        self.account.watch(step, rows, loss)
+        self.callbacks.stepped(metrics_of("step", fields))
+
+    def rows_of(self, step: Step, row_terms: Sequence[float]) -> RowLosses | None:
+        """The losses of a step's rows, where the module tells them."""
+        if not row_terms:
+            return None
+        return RowLosses.of(step, step.packs, row_terms, scale=1.0 / step.weight)
 
     def pass_over(self, step: Step) -> None:
         """A step all of whose rows were dropped: it counts, and changes nothing."""
@@ -215,6 +261,7 @@ class _Loop:
             message=f"step {step.index + 1} was passed over: all of its rows were dropped "
             f"({', '.join(step.row_names[:3])}{' ...' if len(step.row_names) > 3 else ''})",
         )
+        self.callbacks.stepped({})
 
     def gradients(self, index: int) -> tuple[Step, list[Tensor]]:
         """Lay the step out and run it backward, with a smaller budget as often as memory demands."""
@@ -232,12 +279,15 @@ class _Loop:
         """Each Pack's term of the loss, the gradients added up; None where memory ran out, nothing left behind."""
         before = random_state()
         terms: list[Tensor] = []
+        self.row_terms.clear()
         try:
             self.module.begin_step(step.index, self.plan.seed)
             for pack in step.packs:
                 term = self.module(pack, 1.0 / step.weight)
                 cast("Any", term).backward()
                 terms.append(term.detach())
+                if self.module.row_terms is not None:
+                    self.row_terms.append(self.module.row_terms)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -304,10 +354,13 @@ class _Loop:
     def settle(self) -> None:
         """What follows a step: its evaluation, its checkpoint, and the answer to a request to stop."""
         done = self.progress.step
-        improved = self.evaluation_due and self.evaluate()
+        if self.evaluation_due:
+            self.evaluate()
+        self.callbacks.end_step(is_last=self.ended)
         asked = self.should_stop()
-        if improved or (
-            done > self.saved_step and (asked is not None or self.ended or self.plan.saves_at(done))
+        wanted = self.callbacks.run.save_wanted or self.plan.saves_at(done)
+        if self.improved or (
+            done > self.saved_step and (asked is not None or self.ended or wanted)
         ):
             self.save()
         if asked is not None and (self.evaluation_due or not self.ended):
@@ -320,10 +373,16 @@ class _Loop:
         wanted = self.held_out is not None and self.plan.evaluates_at(done)
         return wanted and self.progress.evaluated_step != done
 
-    def evaluate(self) -> bool:
-        """Take the held-out loss; whether it is the best so far. A request to stop leaves it for later."""
+    def evaluate_for_callback(self) -> float | None:
+        """The held-out loss of the present weights, taken if it is not known yet."""
+        if self.progress.evaluated_step != self.progress.step or self.score is None:
+            self.evaluate()
+        return self.score
+
+    def evaluate(self) -> None:
+        """Take the held-out loss. A request to stop leaves it for later."""
         if self.held_out is None:
-            return False
+            return
         done = self.progress.step
         evaluation = evaluate(
             self.module,
@@ -335,17 +394,23 @@ class _Loop:
             should_stop=self.should_stop,
         )
         if evaluation is None:
-            return False
+            return
         self.score = evaluation.loss if isfinite(evaluation.loss) else None
-        self.progress = self.progress.after_evaluation(self.score)
-        self.say(
-            "evaluated",
-            step=done,
-            loss=evaluation.loss,
-            rows=evaluation.rows,
-            trained_tokens=evaluation.trained_tokens,
-        )
-        return self.progress.best_step == done
+        if (
+            self.progress.evaluated_step != done
+        ):  # one at step 0, or asked for again, counts for nothing
+            self.progress = self.progress.after_evaluation(self.score)
+            self.improved = self.progress.best_step == done
+        fields: dict[str, object] = {
+            "step": done,
+            "loss": evaluation.loss,
+            "rows": evaluation.rows,
+            "trained_tokens": evaluation.trained_tokens,
+        }
+        if evaluation.sources:
+            fields["sources"] = {name: part.to_json() for name, part in evaluation.sources.items()}
+        self.say("evaluated", **fields)
+        self.callbacks.evaluated(metrics_of("evaluated", fields))
 
     def save(self) -> None:
         checkpoint = self.checkpoints.save(
@@ -357,7 +422,9 @@ class _Loop:
             needed_bytes=state_bytes(self.trained, self.optimizer),
         )
         self.saved_step = checkpoint.step
+        self.improved = False
         self.say("saved", step=checkpoint.step, path=str(checkpoint.path))
+        self.callbacks.saved(str(checkpoint.path))
 
     def outcome(self) -> Outcome:
         done = self.progress
@@ -371,5 +438,6 @@ class _Loop:
             best_step=done.best_step,
             best_loss=done.best_loss,
             stopped_early=self.stopped_early,
+            stop_reason=self.callbacks.run.stop_reason,
             budgets=self.budgets.entries,
         )

@@ -49,6 +49,7 @@ class PackLoss(nn.Module):
         self.head = head if head is not None else Head.of(model)
         self.autocast = autocast
         self.least_saved = LEAST_SAVED  # pairs; see Visible
+        self.row_terms: Tensor | None = None
         self._last_layer = int(model.config.get_text_config().num_hidden_layers) - 1
         self._noises = [m for m in model.modules() if isinstance(m, PackNoise)]
 
@@ -89,13 +90,17 @@ class PackLoss(nn.Module):
         source = torch.from_numpy(pack.source).to(device)[order]
         target = torch.from_numpy(pack.target).to(device)[order]
         weight = torch.from_numpy(pack.weight).to(device)[order]
+        row = torch.from_numpy(pack.row).to(device)[order]
         wide = torch.float64 if picked.dtype == torch.float64 else torch.float32
         weight = weight.to(wide) * scale
         chunk = max(1, CHUNK_BYTES // (4 * self.head.vocab_size))
         objective = self.objective if self.model.training else NLL
-        predictions = _Predictions(self.head, source, target, weight, chunk, objective)
+        by_row = torch.zeros(pack.num_rows, dtype=wide, device=device)
+        predictions = _Predictions(self.head, source, target, weight, row, by_row, chunk, objective)
         trained = tuple(self.head.trained_parameters())
-        return cast(Tensor, _ChunkedLoss.apply(picked, predictions, *trained))
+        loss = cast(Tensor, _ChunkedLoss.apply(picked, predictions, *trained))
+        self.row_terms = by_row
+        return loss
 
 
 class _Predictions:
@@ -107,6 +112,8 @@ class _Predictions:
         source: Tensor,
         target: Tensor,
         weight: Tensor,
+        row: Tensor,
+        by_row: Tensor,
         chunk: int,
         objective: Objective,
     ) -> None:
@@ -114,6 +121,8 @@ class _Predictions:
         self.source = source  # [N] ascending
         self.target = target  # [N]
         self.weight = weight  # [N]
+        self.row = row  # [N]
+        self.by_row = by_row  # [R] what each row adds to the loss, filled in the forward pass
         self.chunk = chunk  # predicting positions per chunk
         self.objective = objective
 
@@ -148,6 +157,7 @@ class _ChunkedLoss(torch.autograd.Function):
                 logits.detach(), source, target, weight, objective, want=want
             )
             total += terms.sum()
+            predictions.by_row.index_add_(0, predictions.row[first:last], terms)
             if want and into_picked is not None and grad is not None:
                 parts = torch.autograd.grad(
                     logits, (piece, *trained), grad.to(logits.dtype), allow_unused=True

@@ -1,8 +1,8 @@
 """A LoRA layer whose forward and backward are matrix products only: no scaled copies, no sums of outputs.
 
 PEFT makes these instead of its own `Linear` (its hook for custom modules); weights, names and saved files
-are PEFT's. Whatever is not the plain case goes the stock way: dropout in training, DoRA, several adapters, a bias
-beside B, a trained base weight, GPT-2's transposed layers. A quantised base (`hone.models.quantized`) is plain: its
+are PEFT's. Whatever is not the plain case, or DoRA (`hone.models.fused_dora`), goes the stock way: dropout in training,
+several adapters, a bias beside B, a trained base weight, GPT-2's transposed layers. A quantised base (`hone.models.quantized`) is plain: its
 weight is restored for the product, forward and backward, and not kept between.
 
 Legend: n positions, i inputs, o outputs, r rank. y = x W^T + b + s (x A^T) B^T.
@@ -14,8 +14,10 @@ from typing import Any, cast
 
 import torch
 from peft.tuners.lora import Linear
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
+from hone.models.fused_dora import dora
 from hone.models.quantization import is_quantized
 
 
@@ -35,24 +37,29 @@ class FusedLinear(Linear):
         elif is_quantized(base):
             dtype = x.dtype
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
+        layer = base if is_quantized(base) else None
         with torch.autocast(x.device.type, enabled=False):
-            out = _apply(
-                flat,
-                None if is_quantized(base) else base.weight.to(dtype),
-                base if is_quantized(base) else None,
-                None if bias is None else bias.to(dtype),
-                cast(nn.Linear, self.lora_A[name]).weight,
-                cast(nn.Linear, self.lora_B[name]).weight,
-                cast("dict[str, float]", self.scaling)[name],
-            )
+            bias = None if bias is None else bias.to(dtype)
+            weight = None if layer is not None else base.weight.to(dtype)
+            down = cast(nn.Linear, self.lora_A[name]).weight
+            up = cast(nn.Linear, self.lora_B[name]).weight
+            scale = cast("dict[str, float]", self.scaling)[name]
+            if name in self.lora_variant:
+                magnitude = cast(Any, self.lora_magnitude_vector[name]).weight
+                dense = _dense(weight, layer, dtype)
+                out = dora(flat, dense, layer, bias, down, up, magnitude, scale)
+            else:
+                out = _apply(flat, weight, layer, bias, down, up, scale)
         return out.view(*x.shape[:-1], -1)
 
     def _plain_adapter(self) -> str | None:
-        """The one active adapter, where its update is s B A x and nothing more."""
+        """The one active adapter, where its update is s B A x, or DoRA's, and nothing more."""
         active = [name for name in self.active_adapters if name in self.lora_A]
-        if self.disable_adapters or self.merged or len(active) != 1 or self.lora_variant:
+        if self.disable_adapters or self.merged or len(active) != 1:
             return None
         name = active[0]
+        if not isinstance(self.lora_variant.get(name), DoraLinearVariant | None):
+            return None
         base = self.base_layer
         extra = cast("nn.Parameter | None", self.lora_B[name].bias)
         plain = (

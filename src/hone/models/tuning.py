@@ -146,11 +146,11 @@ def _add_rows(
     added = grow(model, start.tokens)
     rows = [*lacking, *new]
     begin(model, rows, config.model.new_token_init)
-    said = f"{len(new)} new tokens train; {added} rows were added to the model's {before:,}"
+    said = f"new tokens: {len(new)}, which train; rows added to the model's {before:,}: {added}"
     if spare := sum(row.id < before for row in new):
-        said += f", {spare} spare ones were taken"
+        said += f", spare ones taken: {spare}"
     if lacking:
-        said += f"; {len(lacking)} tokens that had no row train too"
+        said += f"; tokens of the tokenizer that had no row, and train too: {len(lacking)}"
     return rows, [said]
 
 

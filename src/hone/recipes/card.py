@@ -35,7 +35,7 @@ def write_card(
         "tags: [hone, sft]",
         "---",
         "",
-        f"# {Path(name).name} tuned on {Path(config.data.path).name}",
+        f"# {Path(name).name} tuned on {_rows(config)}",
         "",
         f"Supervised fine-tuning ({config.tuning.method}) with Hone {versions.get('hone', '')}.",
         "",
@@ -83,6 +83,13 @@ def write_card(
     return "\n".join(head)
 
 
+def _rows(config: Config) -> str:
+    """What the rows are called."""
+    if config.data.path:
+        return Path(config.data.path).name
+    return ", ".join(one.name or Path(one.path).name for one in config.data.sources)
+
+
 def _about(config: Config) -> list[str]:
     """What a user of the artifact must know of how it was tuned."""
     tuning, said = config.tuning, list[str]()
@@ -105,33 +112,28 @@ def _about(config: Config) -> list[str]:
             )
     if config.model.additions:
         texts = ", ".join(f"`{text}`" for text, _ in config.model.additions)
-        said.append(f"Tokens of its own: {texts}. They are in this folder's tokenizer.")
+        said.append(f"Texts that are one token each in this folder's tokenizer: {texts}.")
     return [line for sentence in said for line in (sentence, "")]
 
 
 def _usage(config: Config, precision: str) -> list[str]:
-    load: list[str] = []
-    options = ""
-    if config.tuning.method == "qlora":
-        load = [
-            "import torch",
-            "from transformers import BitsAndBytesConfig",
-            f"quantized = {_quantized(config.tuning.quantization, precision)}",
-        ]
-        options = ", quantization_config=quantized"
-    kind = "AutoModelForCausalLM"
+    imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    kind, options = "AutoModelForCausalLM", ""
+    made: list[str] = []
     if config.tuning.is_adapter:
-        load.append("from peft import AutoPeftModelForCausalLM")
         kind = "AutoPeftModelForCausalLM"
-    else:
-        load.append("from transformers import AutoModelForCausalLM")
-    load.append(f'model = {kind}.from_pretrained("this/folder"{options})')
+        imports = [f"from peft import {kind}", "from transformers import AutoTokenizer"]
+    if config.tuning.method == "qlora":
+        imports = ["import torch", imports[0], f"{imports[1]}, BitsAndBytesConfig"]
+        made = [f"quantized = {_quantized(config.tuning.quantization, precision)}"]
+        options = ", quantization_config=quantized"
     return [
         "`hone chat this/folder`, or:",
         "",
         "```python",
-        "from transformers import AutoTokenizer",
-        *load,
+        *imports,
+        *made,
+        f'model = {kind}.from_pretrained("this/folder"{options})',
         'tokenizer = AutoTokenizer.from_pretrained("this/folder")',
         'prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}],',
         '    add_generation_prompt=True, return_tensors="pt", return_dict=True)',

@@ -14,7 +14,7 @@ import numpy as np
 
 from hone.config.sections import Config
 from hone.data.dataset import Dataset, Figures
-from hone.data.steps import Rows, StepSource
+from hone.data.steps import StepSource
 from hone.engine.cost import Weight
 from hone.recipes.rows import source_weights
 
@@ -81,7 +81,7 @@ class Course:
 
 def step_source(
     config: Config,
-    rows: Rows,
+    rows: Dataset,
     *,
     shuffle: bool,
     alone: bool,
@@ -97,6 +97,7 @@ def step_source(
         share_prefixes=config.compute.share_prefixes and share and not alone,
         pack=config.compute.pack and not alone,
         weights=source_weights(config.data, rows.row_counts) if mixed else None,
+        sources=[file.name for file in rows.files],
     )
 
 

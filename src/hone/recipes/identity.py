@@ -22,7 +22,8 @@ _HASHES = {
     "model": "the model",
     "adapter": "the adapter",
 }
-_FREE = ("output.dir",)  # where a run lies does not make it another run
+# Where a run lies, who hears of it and what it is asked on the way do not make it another run.
+_FREE = ("output.", "train.sample_")
 
 
 def versions() -> dict[str, str]:
@@ -61,7 +62,7 @@ def changes(
     old = flat(cast("Mapping[str, Any]", before.get("config") or {}))
     new = flat(config.model_dump(mode="json"))
     for name in sorted(old.keys() | new.keys()):
-        if name not in _FREE and old.get(name) != new.get(name):
+        if not name.startswith(_FREE) and old.get(name) != new.get(name):
             lines.append(f"{name}: {old.get(name)!r} -> {new.get(name)!r}")
     for key, meaning in _HASHES.items():
         if before.get(key) != hashes.get(key):

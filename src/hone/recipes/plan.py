@@ -232,6 +232,7 @@ def plan_run(
         shuffle=config.data.shuffle,
         alone=alone is not None,
         mixed=True,
+        share=not config.train.neftune_alpha,
     )
     steps = count_steps(config, train.steps_per_epoch)
     draft = _Draft(config, target, who, figures, base_bytes, train, steps, alone is not None)

@@ -22,6 +22,7 @@ from hone.config.sections import Config
 from hone.config.write import to_yaml
 from hone.data.dataset import Figures
 from hone.data.prepare import say_data
+from hone.engine.callbacks import Callback, check_callbacks
 from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
@@ -49,15 +50,19 @@ from hone.recipes.card import write_card
 from hone.recipes.continued import continued
 from hone.recipes.course import count_steps, step_source
 from hone.recipes.forecast import Forecast
+from hone.recipes.gauge import read_gauge
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
 from hone.recipes.plan import SAMPLED_STEPS, save_steps
+from hone.recipes.samples import Sampler
 from hone.recipes.source import Source, read_source, turn_ends
 from hone.recipes.subject import Precision
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
+from hone.runs.trackers.choice import check_installed
+from hone.runs.tracking import Tracking
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
 
@@ -80,14 +85,18 @@ def train(
     accept_changes: bool = False,
     command: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """Train as `resolved` says; the same call resumes what was begun in the same folder.
 
-    `command` is what the user typed, for messages. Raises ConfigError, DataError, ModelError, LockedError
+    `command` is what the user typed, for messages; `callbacks` are called while it trains
+    (`hone.engine.callbacks`). Raises ConfigError, DataError, ModelError, LockedError, EnvironmentFault
     and DiskError before anything is written where the input is at fault; later what the loop raises.
     """
     resolved = continued(resolved)
     config = resolved.config
+    check_callbacks(callbacks)
+    check_installed(config.output.trackers)
     began = time.time()
     require_package(config.train.optimizer)
     if config.compute.gradient_checkpointing:
@@ -107,7 +116,7 @@ def train(
         _opened(path, fresh=fresh, herald=herald) as folder,
     ):
         try:
-            return _Run(folder, config, source, herald, stop, list(command)).go(
+            return _Run(folder, config, source, herald, stop, list(command), callbacks).go(
                 began, accept_changes=accept_changes
             )
         except HoneError as error:
@@ -166,7 +175,9 @@ class _Run:
         herald: Herald,
         stop: StopRequest,
         command: list[str],
+        callbacks: Sequence[Callback],
     ) -> None:
+        self.callbacks = callbacks
         self.folder = folder
         self.config = config
         self.source = source
@@ -185,12 +196,16 @@ class _Run:
             self._say_versions(before)
         self.say("started", folder=str(self.folder.path), command=shlex.join(self.command))
         self._keep_config(before)
+        with Tracking(self.folder, self.config.output.trackers, self.say):
+            return self._train(began, measure_anew=accept_changes)
+
+    def _train(self, began: float, *, measure_anew: bool) -> Trained:
         identity = self.folder.read_identity() or {}
         torch.set_num_threads(int(identity["threads"]))
         precision = identity.get("precision")
-        if precision is None or accept_changes:
+        if precision is None or measure_anew:
             precision = resolve_precision(self.source.base, self.config, say=self.say)
-            self.folder.update_identity(precision=precision)
+            self.folder.update_identity(precision=precision, product_flops_per_second=None)
         forecast = self._forecast(cast("Precision", precision))
         self.say("phase", name="loading")
         longest = self._figures().longest
@@ -211,6 +226,7 @@ class _Run:
         if self.config.train.neftune_alpha and would_share:
             message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
             self.say("notice", code="no-sharing", message=message)
+        self.gauge = read_gauge(built.loss, plan, self.folder, self.say)
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
@@ -399,6 +415,9 @@ class _Run:
         )
         resume = store.latest(self.say)
         done = 0 if resume is None else resume.step
+        callbacks = list(self.callbacks)
+        if self.config.train.sample_steps is not None:
+            callbacks.insert(0, Sampler(built, self.source, self.config, self.say))
         head = _AHEAD_STEPS * self.config.train.batch_size
         self.source.prepared.follow(self.training.order_from(done), head=head)
         with self.stop.at_step_boundaries():
@@ -413,6 +432,9 @@ class _Run:
                 held_out=held_out,
                 on_budget=self._keep_budget,
                 write_report=self.folder.write_report,
+                gauge=self.gauge,
+                callbacks=callbacks,
+                model=built.tuned.adapted or built.model,
             )
 
     def _keep_budget(self, from_step: int, tokens: int) -> None:
@@ -430,6 +452,9 @@ class _Run:
                 read_weights(best.path, trained=named)
                 message = f"stopped early: the artifact holds the weights of step {best.step}"
                 self.say("notice", code="early-stop", message=message)
+        elif outcome.stop_reason is not None:
+            message = f"training ended after step {outcome.steps}: {outcome.stop_reason}"
+            self.say("notice", code="callback-stop", message=message)
         card = write_card(
             config=self.config,
             outcome=outcome,

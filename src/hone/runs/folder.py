@@ -7,6 +7,7 @@ ledger.json         what became of every row
 lock                who is running it now
 checkpoints/        step-00000050/ ...
 loss.png            the curve
+tracking/           what trackers keep here, and how far each was told
 nonfinite-step-*    rows of a step whose loss or gradient was not a number
 (the artifact)      in the root, so that the folder is the model
 """
@@ -26,7 +27,7 @@ from hone.runs.events import EventLog
 from hone.runs.lock import Owner, RunLock, holder
 
 CONFIG, IDENTITY, EVENTS, LEDGER = "run.yaml", "run.json", "events.jsonl", "ledger.json"
-LOCK, CHECKPOINTS, CURVE = "lock", "checkpoints", "loss.png"
+LOCK, CHECKPOINTS, CURVE, TRACKING = "lock", "checkpoints", "loss.png", "tracking"
 
 _RECORDS = (CONFIG, EVENTS, LEDGER, CURVE, CHECKPOINTS, IDENTITY)
 _ARTIFACT = re.compile(
@@ -111,6 +112,11 @@ class RunFolder:
     def checkpoints_folder(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / CHECKPOINTS
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where trackers keep local files; made by the first of them."""
+        return self.path / TRACKING
 
     def lock(self) -> RunLock:
         """The lock to hold while writing anything here."""
