@@ -175,8 +175,10 @@ def flops_text(flops_per_second: float) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """`1.5 GiB`, `300 MiB`."""
+    """`1.5 GiB`, `300 MiB`, `12 KiB`."""
     mib = count / 2**20
+    if 0 < mib < 1:
+        return f"{count / 1024:.0f} KiB"
     return f"{mib / 1024:.1f} GiB" if mib >= 1000 else f"{mib:.0f} MiB"
 
 

@@ -18,6 +18,8 @@ from hone.models.shape import Shape
 CHUNK_BYTES: Final = 64 * 2**20
 """Logits of one chunk of the head in float32; a larger one gains nothing measurable."""
 
+_CAPPED: Final = 8  # matrices of one block's scores that live at a time
+_BLOCK: Final = 512  # queries whose capped scores are computed at a time
 _MASTER: Final = 4  # bytes of a trained weight, and of its gradient
 
 
@@ -121,8 +123,13 @@ class Pass:
         return self.kept + max(self.head, self.again + self.backward)
 
 
-def one_pass(subject: Subject, *, tokens: int, predictions: int, recomputed: int) -> Pass:
-    """A Pack of so many tokens and predicting positions, with so many layers computed again on the way back."""
+def one_pass(
+    subject: Subject, *, tokens: int, predictions: int, recomputed: int, longest: int = 0
+) -> Pass:
+    """A Pack of so many tokens and predicting positions, with so many layers computed again on the way back.
+
+    `longest` is its longest row in tokens.
+    """
     shape, how = subject.shape, subject.how
     each = kept(shape, how)
     again_layers = min(recomputed, subject.layers)
@@ -147,7 +154,8 @@ def one_pass(subject: Subject, *, tokens: int, predictions: int, recomputed: int
         backward=_backward(shape, how) * tokens
         + head_kept
         + 2 * kept_of_head
-        + subject.restored_bytes,
+        + subject.restored_bytes
+        + _capped_scores(shape, longest),
         head=head + head_kept,
     )
 
@@ -178,4 +186,14 @@ def _backward(shape: Shape, how: Arithmetic) -> float:
     into = 2 if layout.mlp.startswith("gated") else 1
     mlp = into * shape.intermediate * how.narrow + shape.hidden * how.held
     norm = shape.hidden * (3 * 4 + 2 * how.held)
-    return float(max(mlp, norm))
+    every = shape.query + 2 * shape.key
+    # Sums over tiles and what one tile adds, in float32; under bf16 all that was kept is raised to it first.
+    attention = 2 * every * 4 + shape.query * how.narrow
+    if how.narrow == 2:
+        attention += (every + 2 * shape.query) * 4 + every * how.narrow
+    return float(max(mlp, norm, attention))
+
+
+def _capped_scores(shape: Shape, longest: int) -> float:
+    """Scores of one block of queries where a family caps them, and what is made of them, in float32."""
+    return float(_CAPPED * shape.heads * min(_BLOCK, longest) * longest * 4 * shape.softcap)

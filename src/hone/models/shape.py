@@ -198,11 +198,11 @@ def read_shape(folder: Path, config: dict[str, Any]) -> Shape:
     """The shape of the model in `folder`, whose config.json says `config`. Raises ModelError."""
     flat = facts.text_config(config)
     hidden = _first(flat, ("hidden_size", "n_embd", "d_model"))
-    heads = _first(flat, ("num_attention_heads", "n_head", "n_heads", "num_heads"))
+    heads = _first(flat, ("num_attention_heads", "n_head", "n_heads", "num_heads")) or 1
     layers = _first(flat, ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
-    if not (hidden and heads and layers):
+    if not (hidden and layers):
         raise ModelError(
-            "config.json does not say how many layers, heads and features the model has",
+            "config.json does not say how many layers and features the model has",
             where=str(folder / "config.json"),
             remedy="use a causal language model of transformers",
         )

@@ -120,7 +120,8 @@ def _tries(plan: RunPlan) -> Iterable[list[_Try]]:
         told = "weights and gradients travel between cards"
         yield [_Try({}, told, sharding=name) for name in kinds]
     yield from _other_methods(plan)
-    shorter = [limit for limit in reversed(BUDGETS) if limit < plan.figures.longest]
+    mean = plan.figures.tokens / max(1, plan.figures.rows)
+    shorter = [limit for limit in reversed(BUDGETS) if mean <= limit < plan.figures.longest]
     if shorter:
         yield [
             _Try(
@@ -200,7 +201,13 @@ def _smaller(plan: RunPlan, tokens: int) -> Load:
     """The plan's Packs, with so many tokens in the largest; then a step has several."""
     predictions = min(plan.load.predictions, tokens)
     accumulates = plan.load.accumulates or tokens < plan.load.rehearsed
-    return replace(plan.load, rehearsed=tokens, predictions=predictions, accumulates=accumulates)
+    return replace(
+        plan.load,
+        rehearsed=tokens,
+        predictions=predictions,
+        longest=min(tokens, plan.load.longest),
+        accumulates=accumulates,
+    )
 
 
 def _sharded(target: Target, sharding: str) -> Target:

@@ -12,6 +12,7 @@ from hone.config.sections import Config
 from hone.data.steps import StepSource
 from hone.engine import machine
 from hone.engine.cost import Speeds
+from hone.errors import ModelError
 from hone.recipes.advice import advise
 from hone.recipes.course import QUICK, lay_out
 from hone.recipes.plan import RunPlan, course_seconds, plan_run
@@ -19,6 +20,7 @@ from hone.recipes.source import Source
 from hone.recipes.speeds import Measured, now, occasion, recall, remember
 from hone.recipes.subject import Precision
 from hone.recipes.target import find_target
+from hone.runs.events import Say
 
 _LEAST_STEPS = 3  # a pace of fewer steps says little
 
@@ -34,43 +36,42 @@ class Forecast:
         self._expected: float | None = None
         self._measured: Measured | None = None
         target = find_target(config, gpu=None, sharding=None)
-        self.plan: RunPlan = plan_run(
-            config, source, target, base_bytes=base_bytes, precision=precision, patience=QUICK
-        )
+        self._why_not = ""
+        self.plan: RunPlan | None = None
+        try:
+            self.plan = plan_run(
+                config, source, target, base_bytes=base_bytes, precision=precision, patience=QUICK
+            )
+        except ModelError as error:  # a model whose sizes cannot be read may train all the same
+            self._why_not = error.what
 
-    def doubts(self) -> Iterator[tuple[str, str]]:
-        """Code and sentence for what speaks against beginning."""
-        plan = self.plan
-        gib = 2**30
-        if not plan.memory.fits:
-            changes = [one.words for one in advise(plan) if one.fits]
-            remedy = f"; to make it fit, add {changes[0]}" if changes else ""
-            message = (
-                f"the plan asks for {plan.memory.peak_bytes / gib:.1f} GiB of memory, "
-                f"{plan.memory.free_bytes / gib:.1f} GiB are free{remedy}"
+    def tell(self, say: Say) -> None:
+        """Say the plan, and what speaks against beginning."""
+        if self.plan is None:
+            say(
+                "notice",
+                code="no-plan",
+                message=f"memory and time are not planned: {self._why_not}",
             )
-            yield "plan-memory", message
-        if not plan.disk.fits:
-            message = (
-                f"checkpoints and result take {plan.disk.num_bytes / gib:.1f} GiB, "
-                f"{plan.disk.free_bytes / gib:.1f} GiB are free in {plan.disk.folder}"
-            )
-            yield "plan-disk", message
+            return
+        say("plan", **self.plan.summary())
+        for code, message in _doubts(self.plan):
+            say("notice", code=code, message=message)
 
     def seconds(
         self, steps_of: StepSource, speeds: Speeds, budget: int, *, trained_share: float
     ) -> float | None:
         """Seconds of the run by a rehearsal of this moment, which is kept for later plans; None where it measured
         no speed."""
-        if not speeds.token:
-            return None
         plan = self.plan
-        before = recall(self._occasion())
+        if plan is None or not speeds.token:
+            return None
+        before = recall(_occasion(plan))
         pace = 1.0 if before is None else before.pace
         self._measured = Measured(
             plan.precision, budget, speeds, trained_share, self._base_bytes, now(), pace
         )
-        remember(self._occasion(), self._measured)
+        remember(_occasion(plan), self._measured)
         if budget != plan.budget:
             rows = self._source.prepared.train
             course = lay_out(
@@ -81,14 +82,35 @@ class Forecast:
         self._expected = course_seconds(steps_only, speeds, trained_share)
         return course_seconds(plan, speeds, trained_share) * pace
 
-    def compare(self, seconds: float) -> None:
-        """Keep how many times as long the steps took as the rehearsal of this process had foretold."""
-        if self._measured is None or not self._expected or self.plan.course.steps < _LEAST_STEPS:
+    def compare(self, seconds: float, *, steps: int) -> None:
+        """Keep how many times as long `steps` steps took as the rehearsal of this process had foretold."""
+        if self.plan is None or self._measured is None or not self._expected:
             return
-        remember(self._occasion(), replace(self._measured, pace=seconds / self._expected))
+        expected = self._expected * steps / self.plan.course.steps
+        if steps >= _LEAST_STEPS and expected > 0:
+            remember(_occasion(self.plan), replace(self._measured, pace=seconds / expected))
 
-    def _occasion(self) -> dict[str, object]:
-        plan = self.plan
-        said = plan.config.compute.threads
-        threads = said if isinstance(said, int) else machine.default_threads()
-        return occasion(plan.config, plan.shape, threads=threads, precision=plan.precision)
+
+def _doubts(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    """Code and sentence for what speaks against beginning."""
+    gib = 2**30
+    if not plan.memory.fits:
+        changes = [one.words for one in advise(plan) if one.fits]
+        remedy = f"; to make it fit, add {changes[0]}" if changes else ""
+        message = (
+            f"the plan asks for {plan.memory.peak_bytes / gib:.1f} GiB of memory, "
+            f"{plan.memory.free_bytes / gib:.1f} GiB are free{remedy}"
+        )
+        yield "plan-memory", message
+    if not plan.disk.fits:
+        message = (
+            f"checkpoints and result take {plan.disk.num_bytes / gib:.1f} GiB, "
+            f"{plan.disk.free_bytes / gib:.1f} GiB are free in {plan.disk.folder}"
+        )
+        yield "plan-disk", message
+
+
+def _occasion(plan: RunPlan) -> dict[str, object]:
+    said = plan.config.compute.threads
+    threads = said if isinstance(said, int) else machine.default_threads()
+    return occasion(plan.config, plan.shape, threads=threads, precision=plan.precision)

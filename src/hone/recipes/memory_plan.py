@@ -76,6 +76,8 @@ class Load:
     """Tokens of the largest Pack that is tried before step 1."""
     predictions: int
     """Most predicting positions of one Pack."""
+    longest: int
+    """Tokens of the longest row."""
     accumulates: bool
     """Whether a step has several Packs, so that gradients are there while another Pack runs."""
     rows_bytes: int
@@ -107,18 +109,23 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
     state = target.share(subject.state_bytes, divided=sharing.optimizer)
     gathered = _gathered(subject) if sharing.weights and target.count > 1 else 0.0
     each = one_pass(
-        subject, tokens=load.rehearsed, predictions=load.predictions, recomputed=recomputed
+        subject,
+        tokens=load.rehearsed,
+        predictions=load.predictions,
+        recomputed=recomputed,
+        longest=load.longest,
     )
     gaps = _gaps(target, each.kept, max(each.head, each.again + each.backward), recomputed)
     floor = CONTEXT_BYTES if target.kind == "cuda" else load.base_bytes + FIRST_PASS_BYTES
     ahead = each.peak + gaps + gathered
+    says = "fp32"
     if not load.accumulates:  # gradients come as what is kept goes
-        ahead, gradients = max(ahead, gradients), 0.0
+        gradients, says = max(0.0, gradients - ahead), "fp32, as what is kept goes"
     head = max(each.head, each.again + each.backward)
     parts = [
         ("weights", weights, subject.held_in),
         ("adapters", adapters, "fp32"),
-        ("gradients", gradients, "fp32"),
+        ("gradients", gradients, says),
         ("optimizer", state, subject.optimizer),
         ("gathered weights", gathered, "a layer and the next one, and the embedding"),
         ("kept by attention", each.attention, ""),
@@ -127,8 +134,8 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
         ("kept between layers", each.outside + each.casts, ""),
         ("head", each.head, f"logits {CHUNK_BYTES // _MIB} MiB at a time"),
         ("backward pass", head - each.head, "beyond the head's"),
-        ("gaps between tensors", ahead - each.peak - gathered, "the allocator's"),
-        ("Python and libraries", floor, "rows mapped and tokenizer included"),
+        ("gaps between tensors", gaps, "the allocator's"),
+        _floor(target, floor),
     ]
     step = sum(num_bytes for _, num_bytes, _ in parts)
     start = floor + weights + adapters
@@ -143,6 +150,12 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
         free_bytes=target.free_bytes,
         recomputed=recomputed,
     )
+
+
+def _floor(target: Target, num_bytes: float) -> tuple[str, float, str]:
+    if target.kind == "cuda":
+        return "driver's context", num_bytes, "with its libraries' workspaces"
+    return "Python and libraries", num_bytes, "rows mapped and tokenizer included"
 
 
 def _gaps(target: Target, kept: float, rest: float, recomputed: int) -> float:

@@ -286,6 +286,7 @@ class _Draft:
         return Load(
             rehearsed=worst,
             predictions=min(predictions, worst),
+            longest=longest,
             accumulates=course is None or course.most_passes > 1,
             rows_bytes=_ROW_BYTES * figures.tokens,
             base_bytes=0 if self.target.kind == "cuda" else self.base_bytes,

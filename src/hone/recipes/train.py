@@ -27,7 +27,7 @@ from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.machine import resident_bytes
-from hone.engine.memory import give_freed_memory_back, keep_freed_memory
+from hone.engine.memory import few_products_kept, give_freed_memory_back, keep_freed_memory
 from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
 from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
@@ -99,6 +99,7 @@ def train(
     check_installed(config.output.trackers)
     began = time.time()
     require_package(config.train.optimizer)
+    few_products_kept()
     if config.compute.gradient_checkpointing:
         give_freed_memory_back()
     else:
@@ -230,15 +231,13 @@ class _Run:
         self.say("phase", name="training")
         store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         outcome = self._loop(built, plan, store)
-        forecast.compare(outcome.seconds)
+        forecast.compare(outcome.seconds, steps=outcome.steps)
         return self._finish(built, store, outcome, began)
 
     def _forecast(self, precision: Precision) -> Forecast:
         """What the run will take, said before anything is loaded."""
         forecast = Forecast(self.config, self.source, precision, base_bytes=resident_bytes())
-        self.say("plan", **forecast.plan.summary())
-        for code, message in forecast.doubts():
-            self.say("notice", code=code, message=message)
+        forecast.tell(self.say)
         return forecast
 
     def _same_beginning(self, built: Built, identity: Mapping[str, Any]) -> None:
