@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,40 @@ def test_a_process_that_is_gone_holds_nothing() -> None:
     assert machine.resident_bytes() > 2**20
     assert machine.resident_bytes() > machine.resident_bytes(own=True)
     assert machine.resident_bytes(2**22 + 1) == 0
+
+
+_PRODUCTS = """
+import ctypes, sys
+import torch
+from hone.engine.memory import few_products_kept
+if sys.argv[1] == "few":
+    few_products_kept()
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+weight = torch.randn(768, 256, dtype=torch.bfloat16, requires_grad=True)
+used = []
+for tokens in range(200, 380):
+    rows = torch.randn(tokens, 256, dtype=torch.bfloat16, requires_grad=True)
+    torch.nn.functional.linear(rows, weight).sum().backward()
+    weight.grad = None
+    used.append(libc.mallinfo2().h)
+print(used[-1] - used[79])
+"""
+
+
+@pytest.mark.skipif(
+    not {"amx_bf16", "avx512_bf16"} & set(machine.processor()[1]),
+    reason="oneDNN compiles bf16 products only where the processor has them",
+)
+def test_what_is_compiled_for_packs_of_the_past_does_not_stay() -> None:
+    """100 lengths after the first 80: as they come, each leaves its products behind."""
+
+    def grown(which: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", _PRODUCTS, which], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert grown("few") < 4 * 2**20 < grown("all")

@@ -220,7 +220,8 @@ class _Page:
         if doubt is not None:
             yield from self._wrapped(f"note: {doubt}", "  ")
         if self.changes:
-            yield "To make it fit, add:" if self.changes[0].fits else "To need less, add:"
+            helps = any(one.fits for one in self.changes)
+            yield "To make it fit, add a line that says so:" if helps else "To need less, add:"
             for one in self.changes:
                 verdict = "fits" if one.fits else "not enough alone"
                 yield f"  {one.words}"
@@ -229,8 +230,12 @@ class _Page:
                     "      ",
                     first="      ",
                 )
+            if not helps:
+                yield from self._wrapped(
+                    "Even all of that is not enough: take a smaller model.", ""
+                )
         elif not self.plan.memory.fits:
-            yield from self._wrapped("Nothing here makes it fit: take a smaller model.", "  ")
+            yield from self._wrapped("Nothing here makes it fit: take a smaller model.", "")
         elif self.plan.target.is_here:
             words = [word for word in typed[1:] if word != "--json"]
             yield f"next: {shlex.join(['hone', 'train', *words])}"

@@ -41,13 +41,14 @@ def give_freed_memory_back() -> None:
 
 
 def few_products_kept() -> None:
-    """Have oneDNN keep what it compiles for the products of a few Packs, not of a thousand; a user's own number stays.
+    """Have oneDNN, and torch's own cache before it, keep the bf16 products of a few Packs; a user's own numbers stay.
 
-    It compiles anew for each number of tokens, which no two Packs have in common, and keeps 1024 such kernels, of
-    half a MiB each, in the midst of the heap: bf16 runs grew by 250 MiB a step, to three times what they used. It
-    reads this once, before its first product.
+    A product is compiled for its number of tokens, which no two Packs have in common. By default each cache keeps
+    1024, about half a MiB each, strewn over the heap: bf16 runs grew by 250 MiB a step, to three times what they
+    used. Both are read once, before the first product.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_KERNELS_KEPT))
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(_KERNELS_KEPT))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

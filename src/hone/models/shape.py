@@ -25,6 +25,7 @@ _BYTES: Final = {
     "F64": 8.0, "F32": 4.0, "F16": 2.0, "BF16": 2.0, "I64": 8.0, "I32": 4.0, "I16": 2.0, "I8": 1.0,
     "U8": 1.0, "BOOL": 1.0, "F8_E4M3": 1.0, "F8_E5M2": 1.0,
 }  # fmt: skip
+_LARGEST_HEADER: Final = 100_000_000  # bytes: safetensors' own limit
 _EMBEDDING: Final = re.compile(
     r"(?:^|\.)(?:embed_tokens|wte|wpe|embed_in|word_embeddings|embed_positions|tok_embeddings)\."
 )
@@ -246,6 +247,8 @@ def read_weights_of(path: Path) -> list[Weight]:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
+            if size > _LARGEST_HEADER:
+                raise ValueError("no header is so large")
             header = cast("dict[str, Any]", json.loads(file.read(size)))
         found: list[Weight] = []
         for name, told in header.items():
@@ -254,7 +257,7 @@ def read_weights_of(path: Path) -> list[Weight]:
                 size_ = round(prod(shape) * _BYTES.get(dtype, 4.0))
                 found.append(Weight(name, shape, size_, dtype))
         return found
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(f"not a safetensors file: {path}", remedy="fetch it again") from error
 
 

@@ -140,7 +140,7 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
     step = sum(num_bytes for _, num_bytes, _ in parts)
     start = floor + weights + adapters
     moments = [
-        ("loading", start + _read_beside(subject)),
+        ("loading", start + (_read_beside(subject) if target.kind == "cpu" else 0.0)),
         ("rehearsal", start + ahead),
         ("step", step),
     ]

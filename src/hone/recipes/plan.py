@@ -348,7 +348,9 @@ def _budget(draft: _Draft, measured: Measured | None) -> tuple[int, int, str]:
         return longest, longest, "rows run one at a time"
     if isinstance(wanted, int):
         return wanted, wanted, "as set"
-    room = max((budget for budget in BUDGETS if draft.fits(budget)), default=BUDGETS[0])
+    room = max((budget for budget in BUDGETS if draft.fits(budget)), default=0)
+    if not room:
+        return BUDGETS[0], BUDGETS[0], "the smallest: none fits"
     budgets = worth_trying(draft.layout, room)
     if draft.target.kind == "cuda":
         return budgets[-1], budgets[-1], "the largest that fits and is of use"
