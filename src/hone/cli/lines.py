@@ -38,6 +38,10 @@ def describe(event: Event) -> str | None:
             return f"run folder: {event.get('folder')}"
         case "plan":
             return _plan(event)
+        case "engine":
+            return _engine(event)
+        case "compiled":
+            return f"step {event['step']}: compiled on the way ({event['graphs']} more graphs)"
         case "rehearsed":
             text = f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
             seconds = event.get("seconds")
@@ -86,6 +90,12 @@ def _plan(event: Event) -> str:
     text += f"; {peak} of {free} free at the fullest"
     seconds = event.get("seconds")
     return text if seconds is None else f"{text}; about {duration_text(float(seconds))}"
+
+
+def _engine(event: Event) -> str:
+    """`on Tesla X: bf16, flash attention; off: compile (not asked for)`."""
+    off = "; ".join(f"{part['what']} ({part['why']})" for part in event.get("off") or ())
+    return f"on {event['device']}: {', '.join(event['on'])}" + (f"; off: {off}" if off else "")
 
 
 def _finished(event: Event) -> str:

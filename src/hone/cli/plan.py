@@ -139,6 +139,7 @@ class _Page:
         each = " on each" if plan.target.count > 1 else ""
         said = f"{bytes_text(peak)}{each} at the fullest, of {bytes_text(free)}"
         said += " free" if plan.target.is_here else ""
+        said += f", of which {plan.memory.keep_free:.0%} are left alone"
         colour = _GREEN if plan.memory.fits else _RED
         method = plan.config.tuning.method
         if method == "lora":

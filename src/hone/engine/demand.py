@@ -17,6 +17,10 @@ from hone.models.shape import Shape
 
 CHUNK_BYTES: Final = 64 * 2**20
 """Logits of one chunk of the head in float32; a larger one gains nothing measurable."""
+GPU_TIMES: Final = 8
+"""As large on a GPU, whose products want more rows to be busy."""
+KEEP_FREE: Final = {"cpu": 0.25, "cuda": 0.05}
+"""Share of the free memory that is left alone."""
 
 _CAPPED: Final = 8  # matrices of one block's scores that live at a time
 _BLOCK: Final = 512  # queries whose capped scores are computed at a time
@@ -64,8 +68,17 @@ class Subject:
     layers: int
     """Decoder layers through which gradients flow: from the first that trains to the last."""
     trains_head: bool
+    on_card: bool = False
+    is_split: bool = False
+    """Whether float32 masters lie in two halves, of which one is what the step computes with."""
     restored_bytes: float = 0.0
     """The largest quantised weight, restored for its product."""
+
+    @property
+    def chunk_positions(self) -> int:
+        """Predicting positions whose logits exist at a time."""
+        size = CHUNK_BYTES * (GPU_TIMES if self.on_card else 1)
+        return max(1, size // (4 * max(1, self.shape.vocabulary)))
 
     @property
     def trained_numbers(self) -> int:
@@ -132,7 +145,7 @@ def one_pass(
     """
     shape, how = subject.shape, subject.how
     each = kept(shape, how)
-    again_layers = min(recomputed, subject.layers)
+    again_layers = max(0, recomputed - (shape.layers - subject.layers))  # the first ones are
     layers = subject.layers - again_layers
     again = each.layer * tokens if again_layers else 0.0
     first_less = each.first_less if layers and not recomputed else 0.0
@@ -141,7 +154,9 @@ def one_pass(
     )  # the gradient that waits for the backward pass
     casts = float(shape.expert_parameters * how.narrow) if how.experts_adapted else 0.0
     if how.precision == "bf16":
-        cast = shape.parameters if how.trains_all else subject.beside
+        cast = subject.beside
+        if how.trains_all and not subject.is_split:
+            cast = shape.parameters
         casts += 2.0 * cast
     head, kept_of_head = _head(subject, tokens, predictions)
     return Pass(
@@ -163,7 +178,7 @@ def one_pass(
 def _head(subject: Subject, tokens: int, predictions: int) -> tuple[float, float]:
     """Bytes at the head's fullest, and bytes of the gradient of its matrix; 0 where it is not trained."""
     shape, how = subject.shape, subject.how
-    chunk = max(1, CHUNK_BYTES // (4 * max(1, shape.vocabulary)))
+    chunk = subject.chunk_positions
     rows = min(predictions, chunk)
     logits = rows * shape.vocabulary
     # Logits, their float32 copy or its shifted form, and the exponentials of either.

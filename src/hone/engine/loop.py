@@ -30,6 +30,7 @@ from hone.engine.optimizer import (
     build_optimizer,
     clip_gradients,
     gradient_norm,
+    low_halves,
     places_of,
     remarks,
     set_learning_rate,
@@ -39,8 +40,9 @@ from hone.engine.parts import RowLosses
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
 from hone.engine.state import random_state, read_state, set_random_state, state_bytes, write_state
-from hone.engine.stop import ShouldStop, never, signal_name
+from hone.engine.stop import ShouldStop, never
 from hone.errors import CallbackError, NonFiniteError, OutOfMemory
+from hone.models.compiled import graphs
 from hone.pack import Step
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Say
@@ -96,7 +98,7 @@ def train(
     Raises NonFiniteError before the optimizer moves, OutOfMemory, DiskError, CallbackError (after a save), and
     what `should_stop` answers (after a save).
     """
-    with Ahead(source) as ahead:
+    with Ahead(source, ready=getattr(module, "prepare", None)) as ahead:
         loop = _Loop(
             module=module,
             source=source,
@@ -114,7 +116,11 @@ def train(
 
 
 def plan_optimizer(
-    plan: Plan, trained: Mapping[str, nn.Parameter], places: Mapping[str, Place]
+    plan: Plan,
+    trained: Mapping[str, nn.Parameter],
+    places: Mapping[str, Place],
+    *,
+    lows: Mapping[nn.Parameter, Tensor] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer that a plan asks for, its state allocated."""
     return build_optimizer(
@@ -124,6 +130,7 @@ def plan_optimizer(
         name=plan.optimizer,
         lora_plus_ratio=plan.lora_plus_ratio,
         places=places,
+        lows=lows,
     )
 
 
@@ -148,13 +155,15 @@ class _Loop:
         self.parameters = list(self.trained.values())
         self.device = self.parameters[0].device
         places = places_of(self.module, self.trained)
-        self.optimizer = plan_optimizer(self.plan, self.trained, places)
+        lows = low_halves(self.module)
+        self.optimizer = plan_optimizer(self.plan, self.trained, places, lows=lows)
         for sentence in remarks(self.plan.optimizer, self.trained, places):
             self.say("notice", code="optimizer", message=sentence)
         self.budgets = Budgets(self.plan.budgets)
         self.progress = Progress()
         self.saved_step = 0  # of the newest checkpoint
         self.score: float | None = None  # held-out loss of the present weights
+        self.graphs = graphs()
         self.improved = False  # whether it is the best one, and not saved yet
         self.row_terms: list[Tensor] = []  # of the Packs of this step
         self.account = StepAccount(self.gauge, self.say)
@@ -243,6 +252,7 @@ class _Loop:
             **self.account.fields(step, rows, seconds),
         }
         self.say("step", **fields)
+        self.say_graphs()
         self.account.watch(step, rows, loss)
         self.callbacks.stepped(metrics_of("step", fields))
 
@@ -251,6 +261,12 @@ class _Loop:
         if not row_terms:
             return None
         return RowLosses.of(step, step.packs, row_terms, scale=1.0 / step.weight)
+
+    def say_graphs(self) -> None:
+        """Say it where something was compiled on the way: after the rehearsal nothing should be."""
+        before, self.graphs = self.graphs, graphs()
+        if self.graphs > before:
+            self.say("compiled", step=self.progress.step, graphs=self.graphs - before)
 
     def pass_over(self, step: Step) -> None:
         """A step all of whose rows were dropped: it counts, and changes nothing."""
@@ -364,7 +380,7 @@ class _Loop:
         ):
             self.save()
         if asked is not None and (self.evaluation_due or not self.ended):
-            self.say("stopped", step=done, signal=signal_name(asked))
+            self.say("stopped", step=done, signal=asked.signal_name)
             raise asked
 
     @property

@@ -15,6 +15,15 @@ _KERNELS_KEPT = 64  # a Pack takes about 20
 _MOST_MAPS = 2**15  # below what the kernel allows a process
 
 
+def settle_memory(*, recomputes: bool) -> None:
+    """How this process, which is to train, deals with memory that tensors give back."""
+    few_products_kept()
+    if recomputes:
+        give_freed_memory_back()
+    else:
+        keep_freed_memory()
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep what tensors give back, for the next tensors of this process.
 

@@ -35,3 +35,17 @@ def activation_bytes_per_token(loss: PackLoss, pack: Pack) -> float:
         term = loss(pack, 1.0)
     del term
     return sum(seen.values()) / pack.num_tokens
+
+
+def peak_bytes_of(loss: PackLoss, pack: Pack) -> int:
+    """Most bytes that forward and backward of a Pack allocate on the GPU beyond what is there, gradients included."""
+    device = loss.head.device
+    loss.zero_grad(set_to_none=True)
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    loss(pack, 1.0).backward()
+    torch.cuda.synchronize(device)
+    peak = torch.cuda.max_memory_allocated(device) - before
+    loss.zero_grad(set_to_none=True)
+    return peak

@@ -184,7 +184,7 @@ def _memory(plan: RunPlan, one: _Try) -> MemoryPlan | None:
     except ConfigError:
         return None
     precision = "bf16" if config.train.precision == "bf16" else plan.precision
-    who = subject(config, plan.shape, precision)
+    who = subject(config, plan.shape, precision, adapter=plan.adapter, on_card=plan.subject.on_card)
     budget = config.compute.micro_batch_tokens
     longest = min(plan.figures.longest, one.longest or plan.figures.longest)
     tokens = plan.load.rehearsed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hone.engine.demand import CHUNK_BYTES, Subject, one_pass
+from hone.engine.demand import KEEP_FREE, Subject, one_pass
 from hone.recipes.target import Target
 
 _MIB: Final = 2**20
@@ -43,6 +43,8 @@ class MemoryPlan:
     moments: tuple[Part, ...]
     """Loading, rehearsal, a step: what is held at the fullest of each."""
     free_bytes: int
+    keep_free: float
+    """Share of it that is left alone."""
     recomputed: int
     """Layers that are computed again."""
 
@@ -53,8 +55,8 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has so much free."""
-        return self.peak_bytes <= self.free_bytes
+        """Whether the device has so much free, beside what is left alone."""
+        return self.peak_bytes <= self.free_bytes * (1 - self.keep_free)
 
     def to_json(self) -> dict[str, Any]:
         """For a script."""
@@ -132,7 +134,7 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
         ("kept by MLPs", each.mlp, ""),
         ("kept by norms", each.norms, ""),
         ("kept between layers", each.outside + each.casts, ""),
-        ("head", each.head, f"logits {CHUNK_BYTES // _MIB} MiB at a time"),
+        ("head", each.head, f"logits of {subject.chunk_positions:,} positions at a time"),
         ("backward pass", head - each.head, "beyond the head's"),
         ("gaps between tensors", gaps, "the allocator's"),
         _floor(target, floor),
@@ -148,6 +150,7 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
         parts=tuple(Part(name, round(size), says) for name, size, says in parts if size >= 1),
         moments=tuple(Part(name, round(size)) for name, size in moments),
         free_bytes=target.free_bytes,
+        keep_free=KEEP_FREE[target.kind],
         recomputed=recomputed,
     )
 

@@ -17,7 +17,7 @@ from hone.data.dataset import Figures
 from hone.data.steps import StepSource
 from hone.engine import machine
 from hone.engine.cost import BUDGETS, Speeds, Weight, cheapest, worth_trying
-from hone.engine.demand import CHUNK_BYTES, Subject
+from hone.engine.demand import Subject
 from hone.models import facts
 from hone.models.kept import layout_of
 from hone.models.shape import Shape, read_shape
@@ -98,6 +98,8 @@ class RunPlan:
     disk: DiskPlan
     alone_because: str | None
     held_out: Figures | None
+    adapter: Path | None = None
+    """The folder of one that is trained further."""
 
     @property
     def fits(self) -> bool:
@@ -223,7 +225,8 @@ def plan_run(
     figures = source.prepared.train.figures()
     alone = facts.why_rows_run_alone(raw, longest=figures.longest)
     chosen, precision_says, measured = _precision(config, shape, target, precision)
-    who = subject(config, shape, chosen, adapter=source.adapter)
+    on_card = target.kind == "cuda"
+    who = subject(config, shape, chosen, adapter=source.adapter, on_card=on_card)
     if base_bytes is None:
         base_bytes = LIBRARIES_BYTES + rows_bytes if measured is None else measured.base_bytes
     train = step_source(
@@ -260,6 +263,7 @@ def plan_run(
         disk=_disk(config, who, course),
         alone_because=alone,
         held_out=held_out,
+        adapter=source.adapter,
     )
     return replace(plan, time=plan_time(plan, measured))
 
@@ -281,7 +285,7 @@ class _Draft:
         """What Packs of at most `budget` tokens come to; without a course, a step has several."""
         figures, longest = self.figures, max(1, self.figures.longest)
         worst = longest if self.alone else max(budget, longest)
-        chunks = 2 * max(1, CHUNK_BYTES // (4 * max(1, self.subject.shape.vocabulary)))
+        chunks = 2 * self.subject.chunk_positions
         predictions = max(min(worst, chunks), 0 if course is None else course.predictions)
         return Load(
             rehearsed=worst,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from hone.config.sections import Config, FreezeSection, QuantizationSection
 from hone.engine.demand import QUANTIZED, Subject, Tensor
@@ -21,26 +23,38 @@ _ADAPTER_FILE: Final = "adapter_model.safetensors"
 
 
 def subject(
-    config: Config, shape: Shape, precision: Precision, *, adapter: Path | None = None
+    config: Config,
+    shape: Shape,
+    precision: Precision,
+    *,
+    adapter: Path | None = None,
+    on_card: bool = False,
 ) -> Subject:
     """What `config` trains of a model of this shape, in this precision. `adapter` is the folder of one that is
     trained further."""
     if config.tuning.method == "full":
-        return _weights(config, shape, precision, shape.weights, whole=True)
-    if config.tuning.method == "freeze":
+        found = _weights(config, shape, precision, shape.weights, whole=True)
+    elif config.tuning.method == "freeze":
         chosen = _unfrozen(config.tuning.freeze, shape)
-        return _weights(config, shape, precision, chosen, whole=False)
-    return _beside(config, shape, precision, adapter)
+        found = _weights(config, shape, precision, chosen, whole=False)
+    else:
+        return replace(_beside(config, shape, precision, adapter), on_card=on_card)
+    return replace(found, on_card=on_card, is_split=_splits(config, precision, on_card=on_card))
+
+
+def _splits(config: Config, precision: Precision, *, on_card: bool) -> bool:
+    """Whether float32 masters are halved, as `compute.split_weights` says."""
+    said = config.compute.split_weights
+    wanted = on_card if said == "auto" else bool(said)
+    return wanted and precision == "bf16" and config.train.optimizer == "adamw"
 
 
 def recomputed_layers(config: Config, shape: Shape) -> int | None:
     """Layers that are computed again in the backward pass; None: as few as memory asks for."""
-    said = cast("bool | float | str", config.compute.gradient_checkpointing)
+    said = config.compute.gradient_checkpointing
     if said == "auto":
-        return None
-    if isinstance(said, bool):
-        return shape.layers if said else 0
-    return round(float(said) * shape.layers)
+        return shape.layers if config.compute.offload_activations else None
+    return math.ceil(float(said) * shape.layers)
 
 
 def _weights(
@@ -65,7 +79,7 @@ def _weights(
             precision,
             trains_all=True,
             held=4 if others == "fp32" else 2,
-            inputs_need_grad=whole or "embedding" in parts or recomputed_layers(config, shape) != 0,
+            inputs_need_grad=whole or "embedding" in parts,
         ),
         weight_bytes=held,
         held_in="fp32" if others == "fp32" else f"{others}, trained ones fp32",
@@ -111,7 +125,7 @@ def _beside(config: Config, shape: Shape, precision: Precision, adapter: Path | 
             dora=lora.dora,
             adapted=frozenset(layer.module.rpartition(".")[2] for layer in layers),
             experts_adapted=experts,
-            inputs_need_grad=starts or recomputed_layers(config, shape) != 0,
+            inputs_need_grad=starts,
         ),
         weight_bytes=held,
         held_in=precision if quantized is None else quantized,

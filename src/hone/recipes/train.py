@@ -27,7 +27,7 @@ from hone.engine.cost import Weight
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.machine import resident_bytes
-from hone.engine.memory import few_products_kept, give_freed_memory_back, keep_freed_memory
+from hone.engine.memory import settle_memory
 from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
 from hone.engine.plan import Plan
 from hone.engine.rehearsal import Rehearsed, rehearse
@@ -36,6 +36,7 @@ from hone.engine.stop import StopRequest
 from hone.errors import ConfigError, EnvironmentFault, HoneError, LockedError, Stopped
 from hone.models import facts
 from hone.models.adapters import digest
+from hone.models.recompute import recompute
 from hone.models.source import read_config
 from hone.models.tuning import Start
 from hone.recipes.artifact import write_artifact
@@ -53,9 +54,11 @@ from hone.recipes.forecast import Forecast
 from hone.recipes.gauge import read_gauge
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
+from hone.recipes.memory_fault import memory_faults
 from hone.recipes.plan import SAMPLED_STEPS, save_steps
 from hone.recipes.samples import Sampler
 from hone.recipes.source import Source, read_source, turn_ends
+from hone.recipes.speed import layers_to_recompute, quicken, take_device, why_not_compile
 from hone.recipes.subject import Precision
 from hone.runs.checkpoint import CheckpointStore
 from hone.runs.curve import draw_png, read_curve
@@ -97,13 +100,9 @@ def train(
     config = resolved.config
     check_callbacks(callbacks)
     check_installed(config.output.trackers)
-    began = time.time()
+    began = time.monotonic()
     require_package(config.train.optimizer)
-    few_products_kept()
-    if config.compute.gradient_checkpointing:
-        give_freed_memory_back()
-    else:
-        keep_freed_memory()
+    settle_memory(recomputes=config.compute.gradient_checkpointing not in ("auto", False, 0))
     path = Path(config.output.dir) if config.output.dir else default_folder(config)
     herald = Herald(listeners)
     _refuse_live(path)
@@ -117,9 +116,9 @@ def train(
         _opened(path, fresh=fresh, herald=herald) as folder,
     ):
         try:
-            return _Run(folder, config, source, herald, stop, list(command), callbacks).go(
-                began, accept_changes=accept_changes
-            )
+            run = _Run(folder, config, source, herald, stop, list(command), callbacks)
+            with memory_faults(lambda: herald.phase):
+                return run.go(began, accept_changes=accept_changes)
         except HoneError as error:
             if not isinstance(error, Stopped):
                 herald.say("failed", error=error.what, exit_code=error.exit_code)
@@ -203,11 +202,18 @@ class _Run:
     def _train(self, began: float, *, measure_anew: bool) -> Trained:
         identity = self.folder.read_identity() or {}
         torch.set_num_threads(int(identity["threads"]))
+        device = take_device(self.config.compute, identity.get("device"), say=self.say)
+        self.folder.update_identity(device=device.type)
         precision = identity.get("precision")
         if precision is None or measure_anew:
-            precision = resolve_precision(self.source.base, self.config, say=self.say)
+            precision = resolve_precision(
+                self.source.base, self.config, say=self.say, device=device
+            )
             self.folder.update_identity(precision=precision, product_flops_per_second=None)
-        forecast = self._forecast(cast("Precision", precision))
+        forecast = Forecast(
+            self.config, self.source, cast("Precision", precision), base_bytes=resident_bytes()
+        )
+        forecast.tell(self.say)
         self.say("phase", name="loading")
         longest = self._figures().longest
         built = build(
@@ -216,11 +222,15 @@ class _Run:
             precision=precision,
             longest=longest,
             say=self.say,
+            device=device,
             start=Start(
                 self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
             ),
         )
         self._same_beginning(built, identity)
+        why_not = why_not_compile(built, self.config, self._figures(), identity)
+        self.folder.update_identity(not_compiled=why_not)
+        quicken(built, self.config, precision=precision, why_not_compiled=why_not, say=self.say)
         plan = self._plan(built, identity, forecast)
         compute = self.config.compute
         would_share = compute.share_prefixes and compute.pack and built.alone_because is None
@@ -233,12 +243,6 @@ class _Run:
         outcome = self._loop(built, plan, store)
         forecast.compare(outcome.seconds, steps=outcome.steps)
         return self._finish(built, store, outcome, began)
-
-    def _forecast(self, precision: Precision) -> Forecast:
-        """What the run will take, said before anything is loaded."""
-        forecast = Forecast(self.config, self.source, precision, base_bytes=resident_bytes())
-        forecast.tell(self.say)
-        return forecast
 
     def _same_beginning(self, built: Built, identity: Mapping[str, Any]) -> None:
         """Where an initialisation took its part out of the base, a resume must take the very same part."""
@@ -332,10 +336,13 @@ class _Run:
         steps = count_steps(self.config, per_epoch)
         _refuse_endless_warmup(config.warmup_steps, steps)
         budgets = identity.get("budgets")
+        layers = layers_to_recompute(built, self.config.compute)
         if budgets is None:
-            rehearsed = self._rehearse(built, steps, forecast)
+            rehearsed = self._rehearse(built, steps, layers, forecast)
             budgets = [(1, rehearsed.micro_batch_tokens)]
-            self.folder.update_identity(budgets=budgets)
+            self.folder.update_identity(budgets=budgets, recomputed=rehearsed.recomputed)
+        else:
+            recompute(built.model, layers if layers is not None else identity.get("recomputed", 0))
         save = save_steps(self.config, steps)
         held_out = self.source.prepared.validation is not None
         return Plan(
@@ -360,7 +367,9 @@ class _Run:
             early_stop=config.early_stop,
         )
 
-    def _rehearse(self, built: Built, steps: int, forecast: Forecast) -> Rehearsed:
+    def _rehearse(
+        self, built: Built, steps: int, layers: int | None, forecast: Forecast
+    ) -> Rehearsed:
         self.say("phase", name="rehearsal")
         figures = self._figures()
         if figures.is_estimate:
@@ -387,15 +396,11 @@ class _Run:
             trained_share=share,
             state_bytes=update_bytes(self.config.train.optimizer, trained, places),
             layout=layout,
+            layers=layers,
         )
         self.say(
             "rehearsed",
-            micro_batch_tokens=rehearsed.micro_batch_tokens,
-            reason=rehearsed.reason,
-            bytes_per_token=rehearsed.bytes_per_token,
-            available_bytes=rehearsed.available_bytes,
-            seconds_per_token=rehearsed.speeds.token,
-            seconds_per_pair=rehearsed.speeds.pair,
+            **rehearsed.told(),
             trained_parameters=trained_parameter_count(built.loss),
             steps=steps,
             seconds=forecast.seconds(
@@ -475,7 +480,7 @@ class _Run:
         )
         curve = read_curve(self.folder.events_file, title=self.folder.name)
         draw_png(curve, self.folder.curve_file)
-        seconds = time.time() - began
+        seconds = time.monotonic() - began
         done = {
             "steps": outcome.steps,
             "loss": outcome.loss,
