@@ -13,11 +13,12 @@ from hone.engine.demand import one_pass
 from hone.engine.rehearsal import made_up_pack
 from hone.engine.room import activation_bytes_per_token
 from hone.models import attention
+from hone.models.recompute import recompute
 from hone.models.shape import read_shape
 from hone.models.source import read_config
 from hone.models.tuning import Start
 from hone.recipes.build import _wrap  # pyright: ignore[reportPrivateUsage]
-from hone.recipes.subject import Precision, subject
+from hone.recipes.subject import Precision, recomputed_layers, subject
 from tests.tiny import FAMILIES
 
 ROWS = [40, 24]
@@ -46,11 +47,12 @@ def seen_and_counted(tmp_path: Path, family: str, *words: str) -> tuple[float, f
     shape = read_shape(tmp_path, read_config(tmp_path))
     attention.register()
     loss = _wrap(model, config, precision, Start(), held=dtype, shared=True).loss
+    layers = recomputed_layers(config, shape) or 0
+    recompute(loss.model, layers)
     pack = made_up_pack(ROWS, vocab_size=loss.head.vocab_size, predictions=PREDICTIONS)
     seen = activation_bytes_per_token(loss, pack) * TOKENS
     who = subject(config, shape, precision)
     assert who.trained_numbers == sum(p.numel() for p in loss.parameters() if p.requires_grad)
-    layers = shape.layers if config.compute.gradient_checkpointing else 0
     each = one_pass(who, tokens=TOKENS, predictions=PREDICTIONS, recomputed=layers)
     head = PREDICTIONS * shape.hidden * who.how.held
     head += 4 * shape.vocabulary * shape.hidden if who.trains_head else 0
