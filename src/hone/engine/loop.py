@@ -40,7 +40,7 @@ from hone.engine.parts import RowLosses
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
 from hone.engine.state import random_state, read_state, set_random_state, state_bytes, write_state
-from hone.engine.stop import ShouldStop, never, signal_name
+from hone.engine.stop import ShouldStop, never
 from hone.errors import CallbackError, NonFiniteError, OutOfMemory
 from hone.models.compiled import graphs
 from hone.pack import Step
@@ -380,7 +380,7 @@ class _Loop:
         ):
             self.save()
         if asked is not None and (self.evaluation_due or not self.ended):
-            self.say("stopped", step=done, signal=signal_name(asked))
+            self.say("stopped", step=done, signal=asked.signal_name)
             raise asked
 
     @property

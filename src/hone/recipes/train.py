@@ -53,6 +53,7 @@ from hone.recipes.continued import continued
 from hone.recipes.gauge import read_gauge
 from hone.recipes.herald import Herald
 from hone.recipes.identity import changes, refuse_changes, versions
+from hone.recipes.memory_fault import memory_faults
 from hone.recipes.rows import source_weights
 from hone.recipes.samples import Sampler
 from hone.recipes.source import Source, read_source, turn_ends
@@ -98,7 +99,7 @@ def train(
     config = resolved.config
     check_callbacks(callbacks)
     check_installed(config.output.trackers)
-    began = time.time()
+    began = time.monotonic()
     require_package(config.train.optimizer)
     keep_freed_memory()
     path = Path(config.output.dir) if config.output.dir else default_folder(config)
@@ -114,9 +115,9 @@ def train(
         _opened(path, fresh=fresh, herald=herald) as folder,
     ):
         try:
-            return _Run(folder, config, source, herald, stop, list(command), callbacks).go(
-                began, accept_changes=accept_changes
-            )
+            run = _Run(folder, config, source, herald, stop, list(command), callbacks)
+            with memory_faults(lambda: herald.phase):
+                return run.go(began, accept_changes=accept_changes)
         except HoneError as error:
             if not isinstance(error, Stopped):
                 herald.say("failed", error=error.what, exit_code=error.exit_code)
@@ -478,7 +479,7 @@ class _Run:
         )
         curve = read_curve(self.folder.events_file, title=self.folder.name)
         draw_png(curve, self.folder.curve_file)
-        seconds = time.time() - began
+        seconds = time.monotonic() - began
         done = {
             "steps": outcome.steps,
             "loss": outcome.loss,
