@@ -30,6 +30,8 @@ class Progress:
         self.learning_rate: float | None = None
         self.epoch: float | None = None
         self.peak_memory_bytes: int | None = None
+        self.ranks = 1
+        self._busy: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
 
     def take(self, event: Event) -> None:
         """Note what one event says."""
@@ -41,6 +43,8 @@ class Progress:
             self.steps = int(event.get("steps") or 0)
         elif event.name == "evaluated":
             self.held_out_loss = event["loss"]
+        elif event.name == "ranks":
+            self.ranks = int(event["ranks"])
         elif event.name == "step":
             self._take_step(event)
 
@@ -50,6 +54,9 @@ class Progress:
         self.epoch, self.peak_memory_bytes = event["epoch"], event["peak_memory_bytes"]
         tokens, trained = int(event["tokens"]), int(event["trained_tokens"])
         self._recent.append((tokens, trained, float(event["seconds"])))
+        busy: list[float] = event.get("busy_seconds") or []
+        if busy:
+            self._busy.append((sum(busy), len(busy) * float(event["seconds"])))
         self._tokens += tokens
         self._computed += int(event["computed_tokens"])
         self._last = (self._clock(), self.step)
@@ -73,6 +80,12 @@ class Progress:
     def _rate(self, column: int) -> float | None:
         seconds = sum(entry[2] for entry in self._recent)
         return sum(entry[column] for entry in self._recent) / seconds if seconds > 0 else None
+
+    @property
+    def busy_share(self) -> float | None:
+        """Share of the ranks' time in recent steps that they computed and did not wait, 0 to 1."""
+        seconds = sum(entry[1] for entry in self._busy)
+        return sum(entry[0] for entry in self._busy) / seconds if seconds > 0 else None
 
     @property
     def saved_share(self) -> float | None:

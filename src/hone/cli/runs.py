@@ -122,6 +122,7 @@ def _details(run: Summary) -> Iterable[tuple[str, str]]:
     yield "saved by sharing", f"{1 - run.computed_tokens / run.tokens:.0%}" if run.tokens else "-"
     yield "time in steps", duration_text(run.seconds)
     yield "tokens/s", f"{run.tokens / run.seconds:,.0f}" if run.seconds else "-"
+    yield "ranks", f"{run.ranks} ({run.strategy})" if run.ranks > 1 else "1"
     yield "peak memory", bytes_text(run.peak_memory_bytes) if run.peak_memory_bytes else "-"
 
 

@@ -16,7 +16,7 @@ from hone.errors import ConfigError
 from hone.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from hone.recipes.train import Trained
+    from hone.recipes.trained import Trained
 
 
 def train(
@@ -40,6 +40,10 @@ def train(
     ] = None,
     output: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
+    ] = None,
+    nproc: Annotated[
+        str | None,
+        typer.Option(metavar="RANKS", help="Processes that share each step: compute.nproc."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
@@ -69,12 +73,13 @@ def train(
         "train.learning_rate": lr,
         "train.batch_size": batch_size,
         "output.dir": output,
+        "compute.nproc": nproc,
     }
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [])
     command = ["hone", *context.obj]
     with open_screen(as_json=as_json, quiet=quiet) as screen:
-        from hone.recipes.train import train as run_training
+        from hone.backends.training import train as run_training
 
         trained = run_training(
             resolved,

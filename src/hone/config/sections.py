@@ -226,7 +226,11 @@ class ComputeSection(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     threads: Count | Literal["auto"] = "auto"
-    """CPU threads of the step. `auto`: the cores this process may use. Kept for the whole run, since it changes the last bits."""
+    """CPU threads of the step, of each rank. `auto`: the cores this process may use, shared among the ranks of a machine. Kept for the whole run, since it changes the last bits."""
+    nproc: Count | Literal["auto"] = "auto"
+    """Ranks (processes that share each step) on this machine. `auto`: one for each visible GPU, one where there is none."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How ranks hold the model. `ddp`: each holds all of it; `fsdp`: each a slice of every weight, gathered while it is needed. `auto`: ddp where that fits, else fsdp."""
 
 
 class OutputSection(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +12,14 @@ from torch import Tensor
 
 from hone.engine.ahead import Source
 from hone.engine.budget import is_out_of_memory
+from hone.engine.cost import Speeds
+from hone.engine.deal import deal
 from hone.engine.memory import free_caches
 from hone.engine.module import LossModule
 from hone.engine.numbers import read_numbers
-from hone.engine.stop import ShouldStop
-from hone.pack import Step
+from hone.engine.stop import ShouldStop, agreed
+from hone.engine.strategy import Strategy
+from hone.pack import Pack, Step
 
 
 class HeldOut(Source, Protocol):
@@ -40,15 +43,19 @@ class Evaluation:
 def evaluate(
     module: LossModule,
     held_out: HeldOut,
+    strategy: Strategy,
     *,
+    speeds: Speeds,
     micro_batch_tokens: int,
     lower: Callable[[HeldOut, Step, int], int],
     should_stop: ShouldStop,
 ) -> Evaluation | None:
     """The held-out loss with noise off; None where a stop was asked for on the way.
 
-    Where memory runs out, `lower(held_out, step, budget)` gives a smaller budget, or raises.
+    Each rank takes its share of the Packs. Where memory runs out, `lower(held_out, step, budget)` gives a
+    smaller budget, or raises.
     """
+    ranks = strategy.ranks
     terms: list[Tensor] = []
     weight, rows, trained = 0.0, 0, 0
     budget = micro_batch_tokens
@@ -57,31 +64,38 @@ def evaluate(
         for index in range(held_out.steps_per_epoch):
             while True:
                 step = held_out.step(index, budget)
-                found = _terms(module, step)
-                if found is not None:
+                packs = strategy.passes(deal(step.packs, ranks.world, speeds))
+                found = _terms(strategy, packs, f"evaluation, step {index + 1}")
+                fits = found is not None
+                # Who cannot redo it must not ask the others: they wait inside a pass.
+                if (fits or strategy.redoes) and not ranks.any(not fits):
                     break
                 free_caches()
                 budget = lower(held_out, step, budget)
-            terms += found
+            terms += found or []
             weight += step.weight
             rows += len(step.row_names)
             trained += step.trained_tokens
-            if should_stop() is not None:
+            if agreed(should_stop(), ranks) is not None:
                 return None
     finally:
         module.train(True)
     if weight <= 0:
         raise ValueError("the held-out rows predict nothing")
-    loss = math.fsum(read_numbers(terms)) / weight
+    loss = math.fsum(ranks.each(math.fsum(read_numbers(terms)))[0]) / weight
     return Evaluation(loss=loss, rows=rows, trained_tokens=trained)
 
 
-def _terms(module: LossModule, step: Step) -> list[Tensor] | None:
+def _terms(strategy: Strategy, packs: Sequence[Pack], what: str) -> list[Tensor] | None:
     """Each Pack's sum of weight x nll; None where memory ran out."""
+    terms: list[Tensor] = []
     try:
         with torch.no_grad():
-            return [module(pack, 1.0).detach() for pack in step.packs]
+            for pack in packs:
+                strategy.ranks.pack(what)
+                terms.append(strategy.forward(pack, 1.0).detach())
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    return None
+        return None
+    return terms

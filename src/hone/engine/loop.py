@@ -7,34 +7,33 @@ happens. Killed at any instant and resumed from its last checkpoint, it ends wit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import fsum, isfinite, nan
-from typing import Any, NoReturn, cast
+from pathlib import Path
+from typing import NoReturn, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hone.engine.ahead import Ahead, Source
 from hone.engine.budget import Budgets, halved, is_out_of_memory
+from hone.engine.deal import Spread, deal
 from hone.engine.diagnosis import report_not_finite
 from hone.engine.evaluate import HeldOut, evaluate
 from hone.engine.memory import free_caches, peak_memory_bytes
 from hone.engine.module import LossModule
 from hone.engine.numbers import read_numbers
-from hone.engine.optimizer import (
-    build_optimizer,
-    clip_gradients,
-    gradient_norm,
-    set_learning_rate,
-    trained_parameters,
-)
+from hone.engine.optimizer import build_optimizer, set_learning_rate
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
 from hone.engine.schedule import learning_rate_at
-from hone.engine.state import random_state, read_state, set_random_state, state_bytes, write_state
-from hone.engine.stop import ShouldStop, never, signal_name
+from hone.engine.state import random_state, set_random_state
+from hone.engine.stop import ShouldStop, agreed, never, signal_name
+from hone.engine.strategy import Replicated, Strategy
 from hone.errors import NonFiniteError, OutOfMemory
-from hone.pack import Step
+from hone.pack import Pack, Step
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Say
 
@@ -61,27 +60,40 @@ class Outcome:
     """(from_step, micro_batch_tokens), every halving included."""
 
 
+Optimizers = Callable[[Mapping[str, nn.Parameter]], torch.optim.Optimizer]
+"""Makes the optimizer of trained parameters, its state allocated."""
+
+
 def train(
     module: LossModule,
     source: Source,
     plan: Plan,
     *,
-    checkpoints: CheckpointStore,
+    checkpoints: CheckpointStore | None,
     say: Say,
     should_stop: ShouldStop = never,
     resume: Checkpoint | None = None,
     held_out: HeldOut | None = None,
     on_budget: Callable[[int, int], object] | None = None,
     write_report: Callable[[str, Mapping[str, object]], object] | None = None,
+    strategy: Strategy | None = None,
+    make_optimizer: Optimizers | None = None,
 ) -> Outcome:
     """Train until `plan.steps` steps are done, an early stop, or a request to stop.
 
     `on_budget(from_step, micro_batch_tokens)` must have made a halving durable when it returns: the step is
-    redone after it. `write_report(name, report)` keeps what is known of a step that failed.
+    redone after it. `write_report(name, report)` keeps what is known of a step that failed. `strategy` says
+    how several ranks share the work (None: this process alone); of these only the first has `checkpoints`.
+    `make_optimizer` stands in for the plan's own.
 
     Raises NonFiniteError before the optimizer moves, OutOfMemory, DiskError, and what `should_stop`
     answers (after a save).
     """
+    strategy = strategy if strategy is not None else Replicated(module)
+    world = strategy.ranks.world
+    if world > 1:
+        source = Spread(source, world, plan.speeds)
+        held_out = None if held_out is None else Spread(held_out, world, plan.speeds)
     with Ahead(source) as ahead:
         loop = _Loop(
             module=module,
@@ -94,8 +106,15 @@ def train(
             held_out=held_out,
             on_budget=on_budget,
             write_report=write_report,
+            strategy=strategy,
+            make_optimizer=make_optimizer,
         )
         return loop.run(resume)
+
+
+def plan_optimizer(plan: Plan, trained: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that a plan asks for."""
+    return build_optimizer(trained, weight_decay=plan.weight_decay, betas=plan.betas)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -106,32 +125,38 @@ class _Loop:
     source: Source
     plan: Plan
     ahead: Ahead
-    checkpoints: CheckpointStore
+    checkpoints: CheckpointStore | None
     say: Say
     should_stop: ShouldStop
     held_out: HeldOut | None
     on_budget: Callable[[int, int], object] | None
     write_report: Callable[[str, Mapping[str, object]], object] | None
+    strategy: Strategy
+    make_optimizer: Optimizers | None
 
     def __post_init__(self) -> None:
-        self.trained = trained_parameters(self.module)
-        self.parameters = list(self.trained.values())
-        self.device = self.parameters[0].device
-        self.optimizer = build_optimizer(
-            self.trained, weight_decay=self.plan.weight_decay, betas=self.plan.betas
-        )
+        self.ranks = self.strategy.ranks
+        trained = self.strategy.trained
+        self.device = next(iter(trained.values())).device
+        if self.strategy.optimizer is None:
+            make = self.make_optimizer or partial(plan_optimizer, self.plan)
+            self.strategy.adopt(make(trained))
+        self.optimizer = cast(torch.optim.Optimizer, self.strategy.optimizer)
         self.budgets = Budgets(self.plan.budgets)
         self.progress = Progress()
         self.saved_step = 0  # of the newest checkpoint
         self.score: float | None = None  # held-out loss of the present weights
+        self.busy_seconds = 0.0  # of the step's backward passes on this rank
 
     def run(self, resume: Checkpoint | None) -> Outcome:
         if resume is not None:
-            self.progress = read_state(resume.path, trained=self.trained, optimizer=self.optimizer)
+            self.ranks.work("reading the checkpoint")
+            self.progress = self.strategy.read(resume.path)
             self.saved_step = self.progress.step
             self.say("resumed", step=self.progress.step)
-        to_come = -(-(self.plan.steps - self.progress.step) // self.plan.save_steps)
-        self.checkpoints.check_space(state_bytes(self.trained), saves=to_come)
+        if self.checkpoints is not None:
+            to_come = -(-(self.plan.steps - self.progress.step) // self.plan.save_steps)
+            self.checkpoints.check_space(self.strategy.state_bytes(), saves=to_come)
         self.module.train(True)
         self.settle()
         while not self.ended:
@@ -151,18 +176,19 @@ class _Loop:
         """One optimizer update. Its loss is sum(weight x nll) / sum(weight) over the whole step."""
         began = time.perf_counter()
         index = self.progress.step
-        step, terms = self.gradients(index)
+        step, packs, terms = self.gradients(index)
         if step.weight <= 0:
             self.pass_over(step)
             return
-        norm = gradient_norm(self.parameters)
+        self.strategy.reduce()
+        norm = self.strategy.norm()
+        self.ranks.pack(f"step {index + 1}, its loss and norm")
         # The one place where the host waits for the device: nothing may move before this is known.
-        *losses, norm_value = read_numbers([*terms, norm])
-        if not all(map(isfinite, (*losses, norm_value))):
-            self.refuse(step, losses, norm_value)
-        loss = fsum(losses)
-        if 0 < self.plan.max_grad_norm < norm_value:
-            clip_gradients(self.parameters, norm, self.plan.max_grad_norm)
+        numbers = read_numbers(terms if norm is None else [*terms, norm])
+        losses, norm_value = numbers[: len(terms)], 0.0 if norm is None else numbers[-1]
+        loss = fsum(self.ranks.each(fsum(losses))[0])
+        if not (isfinite(loss) and isfinite(norm_value)):
+            self.refuse(step, packs, losses, norm_value)
         rate = learning_rate_at(
             index,
             steps=self.plan.steps,
@@ -172,12 +198,15 @@ class _Loop:
         )
         set_learning_rate(self.optimizer, rate)
         self.score = None
-        self.update()
+        norm_value = self.update(norm, norm_value)
+        if not isfinite(norm_value):
+            self.refuse(step, packs, losses, norm_value)
         counts = {
             "tokens": step.tokens,
             "trained_tokens": step.trained_tokens,
             "computed_tokens": step.computed_tokens,
         }
+        peaks, busy_seconds = self.ranks.each(peak_memory_bytes(self.device), self.busy_seconds)
         seconds = time.perf_counter() - began
         self.progress = self.progress.after_step(loss=loss, seconds=seconds, **counts)
         self.say(
@@ -189,8 +218,9 @@ class _Loop:
             learning_rate=rate,
             **counts,
             seconds=seconds,
-            peak_memory_bytes=peak_memory_bytes(self.device),
+            peak_memory_bytes=int(max(peaks)),
             epoch=(index + 1) / self.plan.steps_per_epoch,
+            **({} if self.ranks.is_alone else {"busy_seconds": busy_seconds}),
         )
 
     def pass_over(self, step: Step) -> None:
@@ -203,42 +233,72 @@ class _Loop:
             f"({', '.join(step.row_names[:3])}{' ...' if len(step.row_names) > 3 else ''})",
         )
 
-    def gradients(self, index: int) -> tuple[Step, list[Tensor]]:
-        """Lay the step out and run it backward, with a smaller budget as often as memory demands."""
+    def gradients(self, index: int) -> tuple[Step, Sequence[Pack], list[Tensor]]:
+        """Lay the step out and run this rank's Packs backward, with a smaller budget as often as memory demands."""
         while True:
             budget = self.budgets.at(index + 1)
+            self.ranks.work(f"the rows of step {index + 1}")
             step = self.ahead.take(index, budget)
             if index + 1 < self.plan.steps:
                 self.ahead.prepare(index + 1, self.budgets.at(index + 2))
-            terms = self.run_backward(step) if step.weight > 0 else []
-            if terms is not None:
-                return step, terms
+            if step.weight <= 0:
+                return step, (), []
+            packs = self.strategy.passes(deal(step.packs, self.ranks.world, self.plan.speeds))
+            before = random_state()
+            terms = self.run_backward(step, packs)
+            if terms is None and not self.strategy.redoes:
+                self.begin_anew(self.source, step, from_step=index + 1)
+            if not self.ranks.any(terms is None):
+                return step, packs, terms or []
+            # Here, not in a handler: the error holds the frames, and they hold the activations.
+            del terms
+            self.strategy.discard()
+            set_random_state(before)
+            free_caches()
             self.lower_budget(self.source, step, budget, from_step=index + 1)
 
-    def run_backward(self, step: Step) -> list[Tensor] | None:
-        """Each Pack's term of the loss, the gradients added up; None where memory ran out, nothing left behind."""
-        before = random_state()
+    def run_backward(self, step: Step, packs: Sequence[Pack]) -> list[Tensor] | None:
+        """Each Pack's term of the loss, the gradients added up; None where memory ran out."""
         terms: list[Tensor] = []
+        began = time.perf_counter()
         try:
             self.module.begin_step(step.index, self.plan.seed)
-            for pack in step.packs:
-                term = self.module(pack, 1.0 / step.weight)
-                cast("Any", term).backward()
-                terms.append(term.detach())
+            for number, pack in enumerate(packs, start=1):
+                self.ranks.pack(f"step {step.index + 1}, Pack {number} of {len(packs)}")
+                last = number == len(packs)
+                terms.append(self.strategy.backward(pack, 1.0 / step.weight, last=last))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         else:
+            self.busy_seconds = time.perf_counter() - began
             return terms
-        # Here, not in the handler: the error holds the frames, and they hold the activations.
-        terms.clear()
-        self.optimizer.zero_grad(set_to_none=True)
-        set_random_state(before)
-        free_caches()
         return None
 
     def lower_budget(self, source: Source, step: Step, budget: int, *, from_step: int) -> int:
         """Halve the budget for the rest of the run, durably before it is used; returns the new one."""
+        if not self.strategy.redoes:
+            self.begin_anew(source, step, from_step=from_step)
+        lower = self.smaller(source, step, budget, from_step=from_step)
+        if self.on_budget is not None:
+            self.on_budget(from_step, lower)
+        self.ranks.wait("the smaller budget")
+        self.budgets.lower(from_step, lower)
+        self.say("halved", step=from_step, micro_batch_tokens=lower)
+        return lower
+
+    def begin_anew(self, source: Source, step: Step, *, from_step: int) -> NoReturn:
+        """End this rank: others wait inside a pass for it, so the run goes on from its last checkpoint."""
+        budget = self.budgets.at(from_step)
+        fault = OutOfMemory(
+            f"out of memory in step {from_step} on rank {self.ranks.rank}",
+            remedy="the same command resumes from the last checkpoint",
+        )
+        fault.smaller = (from_step, self.smaller(source, step, budget, from_step=from_step))
+        raise fault
+
+    def smaller(self, source: Source, step: Step, budget: int, *, from_step: int) -> int:
+        """The next budget after one that did not fit. Raises OutOfMemory where there is none."""
         alone = source.step(step.index, 1).packs
         longest = max(alone, key=lambda pack: pack.num_tokens)
         lower = halved(
@@ -254,29 +314,36 @@ class _Loop:
                 remedy="lower data.max_length, set compute.gradient_checkpointing=true, take "
                 "tuning.method=lora or a smaller model, or free memory on this machine",
             )
-        if self.on_budget is not None:
-            self.on_budget(from_step, lower)
-        self.budgets.lower(from_step, lower)
-        self.say("halved", step=from_step, micro_batch_tokens=lower)
         return lower
 
-    def refuse(self, step: Step, losses: list[float], norm: float) -> NoReturn:
+    def refuse(
+        self, step: Step, packs: Sequence[Pack], losses: list[float], norm: float
+    ) -> NoReturn:
         """Stop with the weights untouched, naming the rows."""
-        report = report_not_finite(self.module, self.source, step, losses=losses, norm=norm)
+        report = report_not_finite(
+            self.strategy,
+            self.source,
+            step,
+            packs,
+            losses=losses,
+            norm=norm,
+            speeds=self.plan.speeds,
+        )
         if self.write_report is not None:
             self.write_report(f"nonfinite-step-{step.index + 1:08d}", report.as_json())
         suspects = report.suspects or step.row_names
         raise NonFiniteError(
-            f"step {step.index + 1}: the loss is {sum(losses)} and the gradient norm {norm}; "
+            f"step {step.index + 1}: the loss is {report.loss} and the gradient norm {norm}; "
             "the weights were not changed",
             where=", ".join(suspects[:8]) + (" ..." if len(suspects) > 8 else ""),
             remedy="look at these rows (hone preview), lower train.learning_rate, or set "
             "train.precision=fp32",
         )
 
-    def update(self) -> None:
+    def update(self, norm: Tensor | None, norm_value: float) -> float:
+        """Clip, and let the optimizer move; the norm of the gradient."""
         try:
-            cast("Any", self.optimizer).step()
+            return self.strategy.update(norm, norm_value, self.plan.max_grad_norm)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -286,13 +353,12 @@ class _Loop:
                 remedy="take tuning.method=lora or a smaller model, or free memory on this machine; "
                 "the same command resumes from the last checkpoint",
             ) from error
-        self.optimizer.zero_grad(set_to_none=True)
 
     def settle(self) -> None:
         """What follows a step: its evaluation, its checkpoint, and the answer to a request to stop."""
         done = self.progress.step
         improved = self.evaluation_due and self.evaluate()
-        asked = self.should_stop()
+        asked = agreed(self.should_stop(), self.ranks)
         if improved or (
             done > self.saved_step and (asked is not None or self.ended or self.plan.saves_at(done))
         ):
@@ -315,6 +381,8 @@ class _Loop:
         evaluation = evaluate(
             self.module,
             self.held_out,
+            self.strategy,
+            speeds=self.plan.speeds,
             micro_batch_tokens=self.budgets.at(done + 1),  # lowered from there on, never before
             lower=lambda source, step, budget: self.lower_budget(
                 source, step, budget, from_step=done + 1
@@ -335,16 +403,27 @@ class _Loop:
         return self.progress.best_step == done
 
     def save(self) -> None:
-        checkpoint = self.checkpoints.save(
-            self.progress.step,
-            lambda folder: write_state(
-                folder, trained=self.trained, optimizer=self.optimizer, progress=self.progress
-            ),
-            score=self.score,
-            needed_bytes=state_bytes(self.trained),
-        )
-        self.saved_step = checkpoint.step
-        self.say("saved", step=checkpoint.step, path=str(checkpoint.path))
+        """A checkpoint: every rank writes its part where the first one says, which seals and names it."""
+        self.ranks.work(f"saving step {self.progress.step}")
+        if self.checkpoints is None:
+            self.write_part(None)
+            self.saved_step = self.progress.step
+        else:
+            checkpoint = self.checkpoints.save(
+                self.progress.step,
+                self.write_part,
+                score=self.score,
+                needed_bytes=self.strategy.state_bytes(),
+            )
+            self.saved_step = checkpoint.step
+            self.say("saved", step=checkpoint.step, path=str(checkpoint.path))
+        self.ranks.wait("the checkpoint")
+
+    def write_part(self, folder: Path | None) -> None:
+        """Write this rank's part; return when all parts are written."""
+        told: str = self.ranks.tell(str(folder))
+        self.strategy.write(Path(told), self.progress)
+        self.ranks.wait("every rank's part of the checkpoint")
 
     def outcome(self) -> Outcome:
         done = self.progress

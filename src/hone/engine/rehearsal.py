@@ -18,6 +18,7 @@ from hone.engine.budget import is_out_of_memory
 from hone.engine.cost import Speeds, Weight, cheapest, pair_seconds
 from hone.engine.loss import CHUNK_BYTES, PackLoss
 from hone.engine.room import activation_bytes_per_token, available_bytes
+from hone.engine.strategy import Replicated, Strategy
 from hone.errors import OutOfMemory
 from hone.pack import Pack
 
@@ -37,6 +38,8 @@ class Rehearsed:
     available_bytes: int
     speeds: Speeds
     reason: str
+    worst_seconds: float
+    """Forward and backward of the worst Pack."""
 
 
 def made_up_pack(
@@ -76,17 +79,22 @@ def rehearse(
     state_bytes: int,
     trained_share: float,
     layout: Callable[[int], Sequence[Weight]],
+    strategy: Strategy | None = None,
+    bytes_per_token: float | None = None,
 ) -> Rehearsed:
     """Choose `micro_batch_tokens` (or check the `wanted` one) and try the worst Pack once.
 
     `longest` is the longest row in tokens, `trained_share` how many tokens are predicted; `state_bytes` is
     what gradients and optimizer will still allocate; `layout(budget)` is the Packs of a few of the data's
-    own steps at that budget. Raises OutOfMemory where not even the longest row fits.
+    own steps at that budget. All ranks of a `strategy` rehearse together and come to one answer, that of the
+    slowest and the fullest; `bytes_per_token` is given where weights lie in shards, which a forward would
+    count as its own. Raises OutOfMemory where not even the longest row fits.
     """
+    stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
+    ranks = stage.strategy.ranks
     device = loss.head.device
-    small = made_up_pack([min(256, longest)], vocab_size=loss.head.vocab_size)
-    per_token = activation_bytes_per_token(loss, small)
-    free = available_bytes(device)
+    per_token = ranks.most(bytes_per_token or measure_bytes_per_token(loss, longest))
+    free = int(ranks.least(available_bytes(device, sharers=ranks.local_world)))
     room = int((free * (1 - _KEEP_FREE) - state_bytes) / max(1.0, per_token))
     if longest > room:
         raise OutOfMemory(
@@ -96,18 +104,48 @@ def rehearse(
             "data.too_long=drop, or a smaller model",
         )
     if not loss.shared:  # each row is a Pack of its own, whatever the budget
-        _try_worst(loss, longest, longest=longest)
-        return Rehearsed(longest, per_token, free, Speeds({}), "rows run one at a time")
+        _, worst = _try_worst(stage, longest, longest=longest)
+        speeds = Speeds({longest: worst / longest})
+        return Rehearsed(longest, per_token, free, speeds, "rows run one at a time", worst)
     if wanted is not None:
         budgets: Sequence[int] = (wanted,)
     elif device.type == "cuda":
         budgets = [max(b for b in BUDGETS if b <= max(room, BUDGETS[0]))]
     else:
         budgets = _worth_trying(layout, room)
-    speeds = measure_speeds(loss, budgets, longest=longest, share=trained_share)
+    speeds = measure_speeds(
+        loss, budgets, longest=longest, share=trained_share, strategy=stage.strategy
+    )
     budget, reason = _choose(budgets, speeds, layout, wanted=wanted, device=device)
-    budget = _try_worst(loss, budget, longest=longest)
-    return Rehearsed(budget, per_token, free, speeds, reason)
+    budget, worst = _try_worst(stage, budget, longest=longest)
+    return Rehearsed(budget, per_token, free, speeds, reason, worst)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The model to be tried, as the ranks hold it."""
+
+    loss: PackLoss
+    strategy: Strategy
+
+    def seconds(self, pack: Pack) -> float:
+        """One forward and backward, of the rank that takes longest."""
+        ranks = self.strategy.ranks
+        ranks.work(f"rehearsing {pack.num_tokens:,} tokens")
+        ranks.wait()  # so that none counts its waiting for a later one
+        start = time.perf_counter()
+        self.strategy.backward(pack, 1.0, last=True)
+        if self.loss.head.device.type == "cuda":
+            torch.cuda.synchronize()
+        elapsed = time.perf_counter() - start
+        self.strategy.discard()
+        return ranks.most(elapsed)
+
+
+def measure_bytes_per_token(loss: PackLoss, longest: int) -> float:
+    """What one forward keeps for its backward, per token, on a short Pack."""
+    small = made_up_pack([min(256, longest)], vocab_size=loss.head.vocab_size)
+    return activation_bytes_per_token(loss, small)
 
 
 def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[int]:
@@ -117,8 +155,16 @@ def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[
     return [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
 
 
-def measure_speeds(loss: PackLoss, budgets: Sequence[int], *, longest: int, share: float) -> Speeds:
+def measure_speeds(
+    loss: PackLoss,
+    budgets: Sequence[int],
+    *,
+    longest: int,
+    share: float,
+    strategy: Strategy | None = None,
+) -> Speeds:
     """Seconds of forward and backward: by Pack size, in short rows, as far as trials stay short; and by pair."""
+    stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
 
     def timed(tokens: int, row_tokens: int, times: int) -> tuple[Weight, float]:
         pack = made_up_pack(
@@ -126,7 +172,7 @@ def measure_speeds(loss: PackLoss, budgets: Sequence[int], *, longest: int, shar
             vocab_size=loss.head.vocab_size,
             predictions=round(tokens * share),
         )
-        seconds = min(_seconds(loss, pack) for _ in range(times))
+        seconds = min(stage.seconds(pack) for _ in range(times))
         return Weight(tokens, pack.visible_pairs), seconds
 
     short = min(_SHORT_ROW, longest)
@@ -157,16 +203,6 @@ def _rows(tokens: int, row_tokens: int) -> list[int]:
     return [row_tokens] * rows + [rest] * (rest > 0)
 
 
-def _seconds(loss: PackLoss, pack: Pack) -> float:
-    start = time.perf_counter()
-    loss(pack, 1.0).backward()
-    if loss.head.device.type == "cuda":
-        torch.cuda.synchronize()
-    elapsed = time.perf_counter() - start
-    loss.zero_grad(set_to_none=True)
-    return elapsed
-
-
 def _choose(
     budgets: Sequence[int],
     speeds: Speeds,
@@ -182,30 +218,47 @@ def _choose(
     return cheapest(budgets, speeds, layout), "the fastest here, sharing counted"
 
 
-def _try_worst(loss: PackLoss, budget: int, *, longest: int) -> int:
-    """One forward and backward of the worst Pack; halves the budget while memory runs out.
+def _try_worst(stage: _Stage, budget: int, *, longest: int) -> tuple[int, float]:
+    """One forward and backward of the worst Pack, and its seconds; halves the budget while memory runs out.
 
     Attention keeps as much for a token of a short row as for one of a long row, so one row is the longest.
     The head holds one chunk of logits at a time, so two chunks need what a thousand would.
     """
-    vocab = loss.head.vocab_size
+    vocab = stage.loss.head.vocab_size
     chunks = 2 * max(1, CHUNK_BYTES // (4 * vocab))
     while True:
         worst = max(budget, longest)
         rows = [longest, *_rows(worst - longest, min(_SHORT_ROW, longest))]
         pack = made_up_pack(rows, vocab_size=vocab, predictions=min(worst, chunks))
-        try:
-            _seconds(loss, pack)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            loss.zero_grad(set_to_none=True)
-            gc.collect()
-            if budget <= longest:
-                raise OutOfMemory(
-                    f"a Pack of {worst} tokens does not fit",
-                    remedy="set compute.gradient_checkpointing=true, or a smaller data.max_length",
-                ) from error
-            budget = max(longest, budget // 2)
-        else:
-            return budget
+        seconds = _try(stage, pack)
+        if seconds is not None:
+            return budget, seconds
+        smaller = max(longest, budget // 2)
+        if budget <= longest:
+            raise OutOfMemory(
+                f"a Pack of {worst} tokens does not fit",
+                remedy="set compute.gradient_checkpointing=true, or a smaller data.max_length",
+            )
+        if not stage.strategy.redoes:
+            fault = OutOfMemory(f"a Pack of {worst} tokens does not fit")
+            fault.smaller = (1, smaller)
+            raise fault
+        budget = smaller
+
+
+def _try(stage: _Stage, pack: Pack) -> float | None:
+    """Seconds of a Pack; None where memory ran out on any rank that the others do not wait for."""
+    strategy, fits, start = stage.strategy, True, time.perf_counter()
+    try:
+        strategy.backward(pack, 1.0, last=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = False
+    seconds = time.perf_counter() - start
+    if not fits and not strategy.redoes:
+        return None
+    strategy.discard()
+    gc.collect()
+    fits, seconds = not strategy.ranks.any(not fits), strategy.ranks.most(seconds)
+    return seconds if fits else None

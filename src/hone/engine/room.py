@@ -12,8 +12,9 @@ from hone.pack import Pack
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_bytes(device: torch.device) -> int:
-    """Free memory of the device; on a CPU the least of the machine's and the control group's."""
+def available_bytes(device: torch.device, *, sharers: int = 1) -> int:
+    """Free memory of the device; on a CPU the least of the machine's and the control group's, divided by
+    the `sharers` that want it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -21,7 +22,7 @@ def available_bytes(device: torch.device) -> int:
     limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
     if limit is not None and used is not None:
         free = min(free, max(0, limit - used))
-    return free
+    return free // sharers
 
 
 def _meminfo() -> int:

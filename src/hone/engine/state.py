@@ -45,10 +45,10 @@ def write_state(
     progress: Progress,
 ) -> None:
     """Write all that a resumed run needs to go on with the same bits. OSError where the disk refuses."""
-    _save({name: p.detach() for name, p in trained.items()}, folder / WEIGHTS)
-    tensors = _optimizer_tensors(trained, optimizer)
+    save_tensors({name: p.detach() for name, p in trained.items()}, folder / WEIGHTS)
+    tensors = optimizer_tensors(trained, optimizer)
     tensors.update({f"random/{name}": state for name, state in random_state().items()})
-    _save(tensors, folder / OPTIMIZER)
+    save_tensors(tensors, folder / OPTIMIZER)
     (folder / PROGRESS).write_bytes(progress.encode())
 
 
@@ -61,13 +61,13 @@ def read_state(
     """
     try:
         read_weights(folder, trained=trained)
-        moments = _optimizer_tensors(trained, optimizer)
+        moments = optimizer_tensors(trained, optimizer)
         random = random_state()
         _fill({**moments, **{f"random/{n}": t for n, t in random.items()}}, folder / OPTIMIZER)
         set_random_state(random)
         return Progress.decode((folder / PROGRESS).read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
-        raise _of_another_run(folder, str(error)) from error
+        raise of_another_run(folder, str(error)) from error
 
 
 def read_weights(folder: Path, *, trained: Mapping[str, nn.Parameter]) -> None:
@@ -75,7 +75,25 @@ def read_weights(folder: Path, *, trained: Mapping[str, nn.Parameter]) -> None:
     try:
         _fill({name: p.detach() for name, p in trained.items()}, folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _of_another_run(folder, str(error)) from error
+        raise of_another_run(folder, str(error)) from error
+
+
+def write_random_state(folder: Path, *, rank: int, world: int) -> None:
+    """Keep the generators of a rank beside the first one, whose own stand with its optimizer."""
+    save_tensors(random_state(), folder / _random_file(rank, world))
+
+
+def read_random_state(folder: Path, *, rank: int, world: int) -> None:
+    """Go on with a rank's own generators, where as many ranks wrote them."""
+    path = folder / _random_file(rank, world)
+    if path.is_file():
+        state = random_state()
+        _fill(state, path)
+        set_random_state(state)
+
+
+def _random_file(rank: int, world: int) -> str:
+    return f"random-{rank:05d}-of-{world:05d}.safetensors"
 
 
 def random_state() -> dict[str, Tensor]:
@@ -93,9 +111,10 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _optimizer_tensors(
+def optimizer_tensors(
     trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
+    """What the optimizer keeps of each weight, by `<moment>/<name>`: the tensors themselves."""
     return {
         f"{moment}/{name}": optimizer.state[parameter][moment]
         for name, parameter in trained.items()
@@ -103,7 +122,8 @@ def _optimizer_tensors(
     }
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; OSError where the disk refuses."""
     save = cast("Callable[[dict[str, Tensor], Path], None]", safetensors.torch.save_file)  # pyright: ignore[reportUnknownMemberType]
     try:
         save({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -129,7 +149,8 @@ def _fill(into: Mapping[str, Tensor], path: Path) -> None:
             tensor.copy_(saved)
 
 
-def _of_another_run(folder: Path, why: str) -> EnvironmentFault:
+def of_another_run(folder: Path, why: str) -> EnvironmentFault:
+    """The error for a state that does not fit."""
     return EnvironmentFault(
         f"the checkpoint does not fit this model and version: {why}",
         where=str(folder),

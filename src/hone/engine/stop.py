@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from hone.engine.ranks import Ranks
 from hone.errors import Interrupted, Stopped, Terminated
 
 ShouldStop = Callable[[], Stopped | None]
@@ -76,6 +77,23 @@ class StopRequest:
 def never() -> Stopped | None:
     """Nobody asks to stop."""
     return None
+
+
+def agreed(asked: Stopped | None, ranks: Ranks) -> Stopped | None:
+    """What any rank was asked, on every rank: all stop after the same step, or none does."""
+    if ranks.is_alone:
+        return asked
+    mine = _number_of(asked)
+    number = int(ranks.most(mine))
+    if number in (0, mine):
+        return asked
+    return _stopped(signal.Signals(number), saved="saved", remedy="the same command resumes")
+
+
+def _number_of(asked: Stopped | None) -> int:
+    if asked is None:
+        return 0
+    return int(signal.SIGTERM if isinstance(asked, Terminated) else signal.SIGINT)
 
 
 def signal_name(stopped: Stopped) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,13 @@ _TOKENIZER_FILES = (
 _LAST = ("adapter_config.json", "config.json")  # what makes a loader believe in the folder
 
 
+def artifact_tensors(model: PreTrainedModel, adapted: peft.PeftModel | None) -> dict[str, Tensor]:
+    """What the artifact's weights are written from, by name: the model's own parameters, not copies."""
+    if adapted is None:
+        return model.state_dict(keep_vars=True)
+    return peft.get_peft_model_state_dict(adapted, state_dict=adapted.state_dict(keep_vars=True))
+
+
 def write_artifact(
     folder: Path,
     *,
@@ -41,13 +48,15 @@ def write_artifact(
     base_name: str,
     model: PreTrainedModel,
     adapted: peft.PeftModel | None,
+    weights: Mapping[str, Tensor],
     template: str,
     stop_ids: Sequence[int],
     card: str,
 ) -> list[str]:
     """Write all files of the artifact into `folder`; returns their names.
 
-    `base` is the model's folder and `base_name` what the user called it, `template` the chat template that
+    `base` is the model's folder and `base_name` what the user called it, `weights` is what `artifact_tensors`
+    names, whole, `template` the chat template that
     was trained with, `stop_ids` the tokens that end a turn.
     """
     beside = folder / ".writing-artifact"
@@ -55,9 +64,9 @@ def write_artifact(
     beside.mkdir()
     try:
         if adapted is not None:
-            _write_adapter(beside, adapted, base_name)
+            _write_adapter(beside, adapted, weights, base_name)
         else:
-            _write_full(beside, model, base, stop_ids)
+            _write_full(beside, model, weights, base, stop_ids)
         _write_tokenizer(beside, base, template)
         (beside / "README.md").write_text(card, encoding="utf-8")
         mode = (beside / "README.md").stat().st_mode
@@ -76,10 +85,11 @@ def _settle(path: Path, final: Path) -> None:
     path.rename(final)
 
 
-def _write_adapter(folder: Path, adapted: peft.PeftModel, base_name: str) -> None:
-    state: dict[str, Tensor] = peft.get_peft_model_state_dict(adapted)
+def _write_adapter(
+    folder: Path, adapted: peft.PeftModel, weights: Mapping[str, Tensor], base_name: str
+) -> None:
     safetensors.torch.save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()},
+        {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()},
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
@@ -89,11 +99,17 @@ def _write_adapter(folder: Path, adapted: peft.PeftModel, base_name: str) -> Non
     config.save_pretrained(str(folder))
 
 
-def _write_full(folder: Path, model: PreTrainedModel, base: Path, stop_ids: Sequence[int]) -> None:
+def _write_full(
+    folder: Path,
+    model: PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    base: Path,
+    stop_ids: Sequence[int],
+) -> None:
     """Weights in the base's own precision; config as the base has it, its dropouts included."""
     raw = read_config(base)
     dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
-    state = {name: tensor.detach().to(dtype) for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_bytes())

@@ -45,11 +45,11 @@ class Built:
     """Why rows run one at a time; None where they share Packs."""
 
 
-def resolve_threads(setting: int | str) -> int:
-    """CPU threads of the step: as set, or what this process may use."""
+def resolve_threads(setting: int | str, *, sharers: int = 1) -> int:
+    """CPU threads of the step: as set, or what this process may use, divided by the `sharers` beside it."""
     if isinstance(setting, int):
         return setting
-    allowed = len(os.sched_getaffinity(0))
+    allowed = max(1, len(os.sched_getaffinity(0)) // sharers)
     said = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(said)) if said.isdigit() and int(said) > 0 else allowed
 

@@ -12,10 +12,12 @@ from typing import Any, cast
 
 from hone.config.sections import Config
 from hone.errors import ConfigError
+from hone.runs.events import Say
 
 _PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
 _HASHES = {"data": "the rows", "validation": "the held-out rows", "model": "the model"}
-_FREE = ("output.dir",)  # where a run lies does not make it another run
+# Where a run lies, and on how many ranks it runs, does not make it another run.
+_FREE = frozenset({"output.dir", "compute.nproc", "compute.strategy"})
 
 
 def versions() -> dict[str, str]:
@@ -71,3 +73,28 @@ def refuse_changes(lines: Sequence[str], *, folder: str, command: Sequence[str])
         remedy=f"to go on with the new settings: {again} --accept-changes; to start over: {again} "
         "--fresh; to keep both: choose another --output",
     )
+
+
+def say_other_versions(before: Mapping[str, Any], say: Say) -> None:
+    """A notice where a run goes on under other versions."""
+    then: dict[str, str] = before.get("versions") or {}
+    now = versions()
+    other = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
+    if other:
+        say(
+            "notice",
+            code="versions",
+            message=f"resumed under other versions ({', '.join(other)}): the last bits may differ",
+        )
+
+
+def say_other_ranks(then: Sequence[Any] | None, now: Sequence[Any], say: Say) -> None:
+    """A notice where a run goes on with another number of ranks, or another strategy; [ranks, strategy] each."""
+    if then and list(then) != list(now):
+        names = [f"{n} {'rank' if n == 1 else 'ranks'} ({how})" for n, how in (then, now)]
+        say(
+            "notice",
+            code="ranks",
+            message=f"resumed with {names[1]} instead of {names[0]}: the same rows in the same steps, "
+            "equal to rounding",
+        )

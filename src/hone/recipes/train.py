@@ -6,17 +6,17 @@ rows -> Examples -> order -> Packs -> the loop -> the artifact; what happens on 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import shlex
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from hone.config.layers import Resolved, idle_settings
 from hone.config.sections import Config
@@ -24,18 +24,20 @@ from hone.config.write import to_yaml
 from hone.data.dataset import Figures
 from hone.data.prepare import say_data
 from hone.data.steps import StepSource
-from hone.engine.cost import Weight
+from hone.engine.cost import Speeds
+from hone.engine.deal import longest_hands
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
 from hone.engine.plan import Plan
-from hone.engine.rehearsal import Rehearsed, rehearse
-from hone.engine.state import read_weights
+from hone.engine.ranks import Ranks
+from hone.engine.rehearsal import measure_bytes_per_token, rehearse
 from hone.engine.stop import StopRequest
-from hone.errors import HoneError, LockedError, Stopped
+from hone.engine.strategy import Strategy
+from hone.errors import EnvironmentFault, HoneError, Stopped
 from hone.models import facts
 from hone.models.source import read_config
-from hone.recipes.artifact import write_artifact
+from hone.recipes.artifact import artifact_tensors, write_artifact
 from hone.recipes.build import (
     Built,
     build,
@@ -44,28 +46,35 @@ from hone.recipes.build import (
     trained_parameter_count,
 )
 from hone.recipes.card import write_card
-from hone.recipes.herald import Herald
-from hone.recipes.identity import changes, refuse_changes, versions
+from hone.recipes.herald import Herald, Silent
+from hone.recipes.identity import (
+    changes,
+    refuse_changes,
+    say_other_ranks,
+    say_other_versions,
+    versions,
+)
+from hone.recipes.opening import opened, read_together, refuse_live
 from hone.recipes.rows import source_weights
-from hone.recipes.source import Source, read_source, turn_ends
-from hone.runs.checkpoint import CheckpointStore
+from hone.recipes.source import Source, turn_ends
+from hone.recipes.together import (
+    StrategyName,
+    asked_strategy,
+    fitting_strategy,
+    is_sharded,
+    make_strategy,
+)
+from hone.recipes.trained import Trained, run_path
+from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
 _SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
+_MEASURED = ("budgets", "speeds", "pack_seconds")  # kept with the run, so that it goes on alike
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run came to."""
-
-    folder: Path
-    steps: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
+_T = TypeVar("_T")
 
 
 def train(
@@ -75,66 +84,40 @@ def train(
     accept_changes: bool = False,
     command: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    ranks: Ranks | None = None,
+    lower: tuple[int, int] | None = None,
 ) -> Trained:
     """Train as `resolved` says; the same call resumes what was begun in the same folder.
 
-    `command` is what the user typed, for messages. Raises ConfigError, DataError, ModelError, LockedError
-    and DiskError before anything is written where the input is at fault; later what the loop raises.
+    `command` is what the user typed, for messages. All of several `ranks` call this; the first one writes and
+    speaks. `lower` is (from_step, micro_batch_tokens) of a start anew after memory ran out. Raises
+    ConfigError, DataError, ModelError, LockedError and DiskError before anything is written where the input
+    is at fault; later what the loop raises.
     """
     config = resolved.config
     began = time.time()
     keep_freed_memory()
-    path = Path(config.output.dir) if config.output.dir else default_folder(config)
-    herald = Herald(listeners)
-    _refuse_live(path)
+    ranks = ranks or Ranks()
+    path = run_path(config)
+    herald = Herald(listeners) if ranks.is_first else Silent()
+    if ranks.is_first:
+        refuse_live(path)
     herald.say("phase", name="reading")
     for sentence in idle_settings(resolved):
         herald.say("notice", code="idle-setting", message=sentence)
-    source = read_source(config, herald.say)
+    source = read_together(config, herald, ranks)
     with (
         contextlib.closing(source.prepared),
         StopRequest(shlex.join(command) or "the same command") as stop,
-        _opened(path, fresh=fresh, herald=herald) as folder,
+        opened(path, fresh=fresh, herald=herald, ranks=ranks) as folder,
     ):
         try:
-            return _Run(folder, config, source, herald, stop, list(command)).go(
-                began, accept_changes=accept_changes
-            )
+            run = _Run(folder, config, source, herald, stop, list(command), ranks)
+            return run.go(began, accept_changes=accept_changes, lower=lower)
         except HoneError as error:
             if not isinstance(error, Stopped):
                 herald.say("failed", error=error.what, exit_code=error.exit_code)
             raise
-
-
-def default_folder(config: Config) -> Path:
-    """`runs/<data>-<model>`: the same command finds its run again."""
-    paths = [config.data.path] if config.data.path else [one.path for one in config.data.sources]
-    data = "+".join(Path(path).stem for path in paths[:3]) or "rows"
-    model = config.model.name.rstrip("/").rsplit("/", 1)[-1] or "model"
-    return Path("runs") / f"{data}-{model}"
-
-
-def _refuse_live(path: Path) -> None:
-    owner = RunFolder(path).owner() if path.is_dir() else None
-    if owner is not None:
-        raise LockedError(
-            f"a live run uses this folder ({owner})",
-            where=str(path),
-            remedy="wait for it, stop it, or choose another --output",
-        )
-
-
-@contextlib.contextmanager
-def _opened(path: Path, *, fresh: bool, herald: Herald) -> Generator[RunFolder]:
-    """The run folder, locked, its log open. With `fresh`, what was there steps aside."""
-    if fresh and path.is_dir() and RunFolder(path).is_run:
-        aside = path.with_name(f"{path.name}.before-{datetime.now():%Y%m%d-%H%M%S}")
-        path.rename(aside)
-        herald.say("notice", code="moved", message=f"the run that was in {path} is now in {aside}")
-    folder = RunFolder.create(path)
-    with folder.lock(), folder.events() as log:
-        herald.attach(log)
-        yield folder
 
 
 class _Run:
@@ -148,6 +131,7 @@ class _Run:
         herald: Herald,
         stop: StopRequest,
         command: list[str],
+        ranks: Ranks,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -155,37 +139,83 @@ class _Run:
         self.say = herald.say
         self.stop = stop
         self.command = command
+        self.ranks = ranks
 
-    def go(self, began: float, *, accept_changes: bool) -> Trained:
+    def go(self, began: float, *, accept_changes: bool, lower: tuple[int, int] | None) -> Trained:
+        begun = self._begin(accept_changes) if self.ranks.is_first else {}
+        begun: dict[str, Any] = self.ranks.tell(begun)
+        if begun["finished"]:
+            return self._already(begun["finished"])
+        identity = self._identity()
+        torch.set_num_threads(int(identity["threads"]))
+        precision = identity.get("precision")
+        if precision is None or accept_changes:
+            precision = self._first_rank_says(self._precision)
+        self.say("phase", name="loading")
+        self.ranks.work("loading the model")
+        figures = self._first_rank_says(self._figures_json)
+        built = build(
+            self.source.base,
+            self.config,
+            precision=precision,
+            longest=figures["longest"],
+            say=self.say,
+        )
+        self._refuse_difference(built)
+        name = self._strategy_name(built, identity)
+        bytes_per_token = None
+        if is_sharded(name) and identity.get("budgets") is None:
+            bytes_per_token = measure_bytes_per_token(built.loss, figures["longest"])
+        strategy = make_strategy(name, built.loss, self.ranks)
+        plan = self._plan(built, strategy, identity, lower, bytes_per_token)
+        self.say("phase", name="training")
+        store = (
+            self.folder.checkpoints(keep=self.config.train.save_total_limit)
+            if self.ranks.is_first
+            else None
+        )
+        outcome = self._loop(built, strategy, plan, store)
+        return self._finish(built, strategy, store, outcome, began)
+
+    def _begin(self, accept_changes: bool) -> dict[str, Any]:
+        """What the first rank does before any other: look at what lies in the folder, and keep what is meant now."""
         before = self.folder.read_identity()
         if before is not None:
             found = changes(before, self.config, self.source.hashes)
             if not accept_changes:
                 refuse_changes(found, folder=str(self.folder.path), command=self.command)
             if before.get("finished") and not found:
-                return self._already(before)
-            self._say_versions(before)
+                return {"finished": before["finished"]}
+            say_other_versions(before, self.say)
         self.say("started", folder=str(self.folder.path), command=shlex.join(self.command))
         self._keep_config(before)
-        identity = self.folder.read_identity() or {}
-        torch.set_num_threads(int(identity["threads"]))
-        precision = identity.get("precision")
-        if precision is None or accept_changes:
-            precision = resolve_precision(self.source.base, self.config, say=self.say)
-            self.folder.update_identity(precision=precision)
-        self.say("phase", name="loading")
-        longest = self._figures().longest
-        built = build(
-            self.source.base, self.config, precision=precision, longest=longest, say=self.say
-        )
-        plan = self._plan(built, identity)
-        self.say("phase", name="training")
-        store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
-        outcome = self._loop(built, plan, store)
-        return self._finish(built, store, outcome, began)
+        return {"finished": None}
 
-    def _already(self, before: Mapping[str, Any]) -> Trained:
-        done = before["finished"]
+    def _first_rank_says(self, what: Callable[[], _T]) -> _T:
+        """An answer that only the first rank works out."""
+        return self.ranks.tell(what() if self.ranks.is_first else None)
+
+    def _identity(self) -> dict[str, Any]:
+        return self._first_rank_says(lambda: self.folder.read_identity() or {})
+
+    def _precision(self) -> str:
+        precision = resolve_precision(self.source.base, self.config, say=self.say)
+        self.folder.update_identity(precision=precision)
+        return precision
+
+    def _refuse_difference(self, built: Built) -> None:
+        """The probe must have the same answer on every machine."""
+        reasons = self.ranks.gather(built.alone_because)
+        if len({reason is None for reason in reasons}) > 1:
+            raise EnvironmentFault(
+                f"ranks differ in whether rows can share Packs: {reasons}",
+                remedy="use equal machines with equal versions, or set compute.pack=false",
+            )
+
+    def _figures_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self._figures())
+
+    def _already(self, done: Mapping[str, Any]) -> Trained:
         self.say(
             "notice",
             code="finished",
@@ -196,22 +226,33 @@ class _Run:
             self.folder.path, done["steps"], done["loss"], done["validation_loss"], done["seconds"]
         )
 
-    def _say_versions(self, before: Mapping[str, Any]) -> None:
-        then: dict[str, str] = before.get("versions") or {}
-        now = versions()
-        other = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
-        if other:
-            self.say(
-                "notice",
-                code="versions",
-                message=f"resumed under other versions ({', '.join(other)}): the last bits may differ",
-            )
+    def _strategy_name(self, built: Built, identity: Mapping[str, Any]) -> StrategyName:
+        """How the ranks hold the model: as set, as before, or by its size; kept with the run and said."""
+        world, before = self.ranks.world, identity["held"]
+        name = asked_strategy(self.config.compute, world)
+        if name is None and before and before[0] == world:
+            name = before[1]
+        if name is None:
+            name, sizes = fitting_strategy(built.loss, self.ranks)
+            name = "fsdp" if self.ranks.any(name == "fsdp") else name
+            self.say("notice", code="strategy", message=f"compute.strategy: {name} ({sizes})")
+        say_other_ranks(before, [world, name], self.say)
+        if self.ranks.is_first:
+            self.folder.update_identity(held=[world, name])
+        if not self.ranks.is_alone or is_sharded(name):
+            self.say("ranks", ranks=world, strategy=name)
+        return name
 
     def _keep_config(self, before: Mapping[str, Any] | None) -> None:
         self.folder.write_config(to_yaml(self.config))
         self.folder.write_ledger(self.source.prepared.ledger_json())
-        kept = before or {"budgets": None, "precision": None}
-        threads = kept.get("threads") or resolve_threads(self.config.compute.threads)
+        kept = before or {"budgets": None, "precision": None, "held": None}
+        # A run of before ranks were kept had one.
+        held: list[Any] | None = kept.get("held") or (None if before is None else [1, "alone"])
+        same = held is None or held[0] == self.ranks.world
+        threads = (kept.get("threads") if same else None) or resolve_threads(
+            self.config.compute.threads, sharers=self.ranks.local_world
+        )
         self.folder.write_identity(
             {
                 **kept,
@@ -219,6 +260,7 @@ class _Run:
                 "config": self.config.model_dump(mode="json"),
                 "versions": versions(),
                 "threads": threads,
+                "held": held,
                 "finished": None,
             }
         )
@@ -254,7 +296,14 @@ class _Run:
             weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
         )
 
-    def _plan(self, built: Built, identity: Mapping[str, Any]) -> Plan:
+    def _plan(
+        self,
+        built: Built,
+        strategy: Strategy,
+        identity: Mapping[str, Any],
+        lower: tuple[int, int] | None,
+        bytes_per_token: float | None,
+    ) -> Plan:
         """The loop's numbers; budgets from the run's beginning, or from a rehearsal now."""
         config = self.config.train
         alone = built.alone_because is not None
@@ -262,17 +311,25 @@ class _Run:
         self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
-        budgets = identity.get("budgets")
-        if budgets is None:
-            rehearsed = self._rehearse(built, steps)
-            budgets = [(1, rehearsed.micro_batch_tokens)]
-            self.folder.update_identity(budgets=budgets)
+        measured: dict[str, Any] = {key: identity.get(key) for key in _MEASURED}
+        if measured["budgets"] is None:
+            most = None if lower is None else lower[1]
+            measured = self._rehearse(built, strategy, steps, most, bytes_per_token)
+            if self.ranks.is_first:
+                self.folder.update_identity(**measured)
+        elif lower is not None:
+            measured["budgets"] = [*measured["budgets"], lower]
+            if self.ranks.is_first:
+                self.folder.update_identity(budgets=measured["budgets"])
+            self.say("halved", step=lower[0], micro_batch_tokens=lower[1])
+        self.ranks.pulse.expect(float(measured["pack_seconds"] or 0.0))
         save = config.save_steps or max(1, math.ceil(steps / 10))
         held_out = self.source.prepared.validation is not None
         return Plan(
             steps=steps,
             learning_rate=self.config.learning_rate,
-            budgets=tuple((int(a), int(b)) for a, b in budgets),
+            budgets=tuple((int(a), int(b)) for a, b in measured["budgets"]),
+            speeds=Speeds.from_json(measured["speeds"]),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
             weight_decay=config.weight_decay,
@@ -285,9 +342,16 @@ class _Run:
             early_stop=config.early_stop,
         )
 
-    def _rehearse(self, built: Built, steps: int) -> Rehearsed:
+    def _rehearse(
+        self,
+        built: Built,
+        strategy: Strategy,
+        steps: int,
+        most: int | None,
+        bytes_per_token: float | None,
+    ) -> dict[str, Any]:
         self.say("phase", name="rehearsal")
-        figures = self._figures()
+        figures = Figures(**self._first_rank_says(self._figures_json))
         if figures.is_estimate:
             self.say(
                 "notice",
@@ -296,19 +360,17 @@ class _Run:
                 "the others are prepared while training runs",
             )
         wanted = self.config.compute.micro_batch_tokens
+        wanted = wanted if isinstance(wanted, int) else None
         sample = range(min(steps, _SAMPLED_STEPS))
-
-        def layout(budget: int) -> list[Weight]:
-            packs = (pack for k in sample for pack in self.training.step(k, budget).packs)
-            return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
-
         rehearsed = rehearse(
             built.loss,
             longest=figures.longest,
-            wanted=wanted if isinstance(wanted, int) else None,
+            wanted=most if wanted is None else min(wanted, most or wanted),
             trained_share=figures.trained_tokens / max(1, figures.tokens),
-            state_bytes=12 * trained_parameter_count(built.loss),
-            layout=layout,
+            state_bytes=12 * sum(p.numel() for p in strategy.trained.values()),
+            layout=lambda budget: longest_hands(self.training, sample, budget, self.ranks.world),
+            strategy=strategy,
+            bytes_per_token=bytes_per_token,
         )
         self.say(
             "rehearsed",
@@ -321,15 +383,21 @@ class _Run:
             trained_parameters=trained_parameter_count(built.loss),
             steps=steps,
         )
-        return rehearsed
+        return {
+            "budgets": [(1, rehearsed.micro_batch_tokens)],
+            "speeds": rehearsed.speeds.to_json(),
+            "pack_seconds": rehearsed.worst_seconds,
+        }
 
-    def _loop(self, built: Built, plan: Plan, store: CheckpointStore) -> Outcome:
+    def _loop(
+        self, built: Built, strategy: Strategy, plan: Plan, store: CheckpointStore | None
+    ) -> Outcome:
         validation = self.source.prepared.validation
         alone = built.alone_because is not None
         held_out = (
             None if validation is None else self._steps(validation, shuffle=False, alone=alone)
         )
-        resume = store.latest(self.say)
+        resume = self._newest(store)
         done = 0 if resume is None else resume.step
         head = _AHEAD_STEPS * self.config.train.batch_size
         self.source.prepared.follow(self.training.order_from(done), head=head)
@@ -343,25 +411,57 @@ class _Run:
                 should_stop=self.stop,
                 resume=resume,
                 held_out=held_out,
-                on_budget=self._keep_budget,
-                write_report=self.folder.write_report,
+                on_budget=self._keep_budget if self.ranks.is_first else None,
+                write_report=self.folder.write_report if self.ranks.is_first else None,
+                strategy=strategy,
             )
+
+    def _newest(self, store: CheckpointStore | None) -> Checkpoint | None:
+        """The checkpoint that the first rank goes on from."""
+        found = None if store is None else store.latest(self.say)
+        told = self.ranks.tell(found and [str(found.path), found.step, found.score])
+        return None if told is None else Checkpoint(Path(told[0]), told[1], told[2])
 
     def _keep_budget(self, from_step: int, tokens: int) -> None:
         kept: list[list[int]] = (self.folder.read_identity() or {}).get("budgets") or []
         self.folder.update_identity(budgets=[*kept, [from_step, tokens]])
 
     def _finish(
-        self, built: Built, store: CheckpointStore, outcome: Outcome, began: float
+        self,
+        built: Built,
+        strategy: Strategy,
+        store: CheckpointStore | None,
+        outcome: Outcome,
+        began: float,
     ) -> Trained:
         self.say("phase", name="saving")
+        self.ranks.work("saving the model")
         if outcome.stopped_early:
-            best = store.best()
-            if best is not None:
-                named = {n: p for n, p in built.loss.named_parameters() if p.requires_grad}
-                read_weights(best.path, trained=named)
-                message = f"stopped early: the artifact holds the weights of step {best.step}"
+            best = None if store is None else store.best()
+            told = self.ranks.tell(best and [str(best.path), best.step])
+            if told is not None:
+                strategy.read_weights(Path(told[0]))
+                message = f"stopped early: the artifact holds the weights of step {told[1]}"
                 self.say("notice", code="early-stop", message=message)
+        weights = strategy.gather(artifact_tensors(built.model, built.adapted))
+        if self.ranks.is_first:
+            self._write_artifact(built, weights, outcome)
+        seconds = time.time() - began
+        done = {
+            "steps": outcome.steps,
+            "loss": outcome.loss,
+            "validation_loss": outcome.best_loss,
+            "seconds": seconds,
+        }
+        if self.ranks.is_first:
+            self.folder.update_identity(finished=done)
+            self.say("finished", path=str(self.folder.path), **done)
+        self.ranks.wait("the artifact")
+        return Trained(self.folder.path, outcome.steps, outcome.loss, outcome.best_loss, seconds)
+
+    def _write_artifact(
+        self, built: Built, weights: Mapping[str, Tensor], outcome: Outcome
+    ) -> None:
         card = write_card(
             config=self.config,
             outcome=outcome,
@@ -376,22 +476,13 @@ class _Run:
             base_name=self._base_name(),
             model=built.model,
             adapted=built.adapted,
+            weights=weights,
             template=self.source.template.source,
             stop_ids=turn_ends(self.source),
             card=card,
         )
         curve = read_curve(self.folder.events_file, title=self.folder.name)
         draw_png(curve, self.folder.curve_file)
-        seconds = time.time() - began
-        done = {
-            "steps": outcome.steps,
-            "loss": outcome.loss,
-            "validation_loss": outcome.best_loss,
-            "seconds": seconds,
-        }
-        self.folder.update_identity(finished=done)
-        self.say("finished", path=str(self.folder.path), **done)
-        return Trained(self.folder.path, outcome.steps, outcome.loss, outcome.best_loss, seconds)
 
     def _base_name(self) -> str:
         """What a loader finds again from anywhere: a hub id as it is, a folder as a whole path."""

@@ -6,6 +6,7 @@ events.jsonl        what happened
 ledger.json         what became of every row
 lock                who is running it now
 checkpoints/        step-00000050/ ...
+logs/               rank-0.log ... of a run of several ranks
 loss.png            the curve
 nonfinite-step-*    rows of a step whose loss or gradient was not a number
 (the artifact)      in the root, so that the folder is the model
@@ -26,7 +27,7 @@ from hone.runs.events import EventLog
 from hone.runs.lock import Owner, RunLock, holder
 
 CONFIG, IDENTITY, EVENTS, LEDGER = "run.yaml", "run.json", "events.jsonl", "ledger.json"
-LOCK, CHECKPOINTS, CURVE = "lock", "checkpoints", "loss.png"
+LOCK, CHECKPOINTS, CURVE, LOGS = "lock", "checkpoints", "loss.png", "logs"
 
 _RECORDS = (CONFIG, EVENTS, LEDGER, CURVE, CHECKPOINTS, IDENTITY)
 _ARTIFACT = re.compile(
@@ -111,6 +112,10 @@ class RunFolder:
     def checkpoints_folder(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / CHECKPOINTS
+
+    def log_file(self, rank: int) -> Path:
+        """Where a rank's own words lie: what it or a library printed."""
+        return self.path / LOGS / f"rank-{rank}.log"
 
     def lock(self) -> RunLock:
         """The lock to hold while writing anything here."""

@@ -39,6 +39,9 @@ class Summary:
     seconds: float
     """Spent in steps; a step redone after a resume counts once."""
     peak_memory_bytes: int | None
+    """Of the fullest rank."""
+    ranks: int = 1
+    strategy: str = "alone"
     notices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def summarize(folder: RunFolder) -> Summary:
             last = event.name
     newest: Mapping[str, Any] = steps[max(steps)] if steps else {}
     config = _config(folder)
+    held: list[Any] = (folder.read_identity() or {}).get("held") or [1, "alone"]
     return Summary(
         name=folder.name,
         path=str(folder.path),
@@ -103,6 +107,8 @@ def summarize(folder: RunFolder) -> Summary:
         peak_memory_bytes=max(
             (_whole(s, "peak_memory_bytes") for s in steps.values()), default=None
         ),
+        ranks=int(held[0]),
+        strategy=str(held[1]),
         notices=tuple(notices),
     )
 
@@ -137,7 +143,7 @@ def _facts(folder: RunFolder) -> dict[str, object]:
     """Everything that a run was begun with, by dotted name."""
     identity = folder.read_identity() or {}
     facts = dict(_flat(_config(folder), ""))
-    for key in ("data", "validation", "model", "precision", "threads", "budgets"):
+    for key in ("data", "validation", "model", "precision", "threads", "budgets", "held"):
         facts[f"resolved {key}"] = identity.get(key)
     versions = identity.get("versions")
     if isinstance(versions, dict):
