@@ -8,6 +8,8 @@ folder: `weights-R.safetensors`, `seen-R.json`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import importlib
 import json
 import os
 import signal
@@ -23,7 +25,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from hone.config.sections import LoraSection
+from hone.config.deepspeed import Facts, read_deepspeed, resolve_deepspeed
+from hone.config.sections import LoraSection, TrainSection
 from hone.engine.loop import plan_optimizer, train
 from hone.engine.loss import PackLoss
 from hone.engine.noise import PrefixDropout
@@ -120,12 +123,33 @@ def make_strategy(case: Case, module: PackLoss, ranks: Ranks) -> Strategy:
         from hone.engine.sharded import Sharded
 
         return Sharded(module, ranks)
+    if case.strategy.startswith("zero"):
+        from hone.engine.zero import Zero
+
+        return Zero(module, ranks, zero_settings(case))
     assert case.strategy == "ddp"
     return Replicated(module, ranks)
 
 
+def zero_settings(case: Case) -> dict[str, Any]:
+    """As a run resolves them."""
+    facts = Facts(
+        train=TrainSection(max_grad_norm=0.0 if case.optimizer == "sgd" else 1.0),
+        precision="fp32",
+        learning_rate=1e-3,
+        world=case.world,
+        hidden_size=32,
+    )
+    settings = read_deepspeed(case.strategy)
+    return resolve_deepspeed(settings, facts, where=case.strategy).settings
+
+
 def whole_gradients(strategy: Strategy) -> dict[str, torch.Tensor]:
     """The step's gradient, whole on every rank, before the optimizer moves."""
+    if hasattr(strategy, "_engine"):
+        from deepspeed.utils import safe_get_full_grad
+
+        return {n: safe_get_full_grad(p).detach().clone() for n, p in strategy.trained.items()}
     parts = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.detach()
         for name, p in strategy.trained.items()
@@ -134,6 +158,10 @@ def whole_gradients(strategy: Strategy) -> dict[str, torch.Tensor]:
 
 
 def whole_weights(strategy: Strategy) -> dict[str, torch.Tensor]:
+    if hasattr(strategy, "_engine"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {n: safe_get_full_fp32_param(p).clone() for n, p in strategy.trained.items()}
     return whole(strategy, {name: p.detach() for name, p in strategy.trained.items()})
 
 
@@ -273,7 +301,9 @@ class Injected:
 
 def rank_main(case: Case, rank: int, store: str) -> int:
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "DS_ACCELERATOR": "cpu", "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(case.world)}
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # ninja
     path = Path(case.folder)
     ranks = Ranks()
     try:
@@ -301,21 +331,27 @@ def rank_main(case: Case, rank: int, store: str) -> int:
 
 
 def serve() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])  # the first optimizer of a process loads more of torch
     model_of(Case(folder="", method="lora"))  # and the first model more of transformers
     for line in sys.stdin:
         case = Case(**json.loads(line))
+        if case.strategy.startswith("zero"):
+            os.environ["DS_ACCELERATOR"] = "cpu"
+            importlib.import_module("deepspeed")  # once, and not in every rank
         Path(case.folder).mkdir(parents=True, exist_ok=True)
         store = f"{case.folder}.store-{time.monotonic_ns()}"
         children: dict[int, int] = {}
         for rank in range(case.world):
             child = os.fork()
             if child == 0:
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # with the server
                 code = rank_main(case, rank, store)
                 os._exit(code)
             children[child] = rank
-        print(json.dumps(wait_for(children)), flush=True)
+        print(json.dumps(wait_for(children)), file=answers, flush=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(store)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,7 +23,9 @@ from tests.tiny import Row, gradients, loss_row_by_row, worst_gradient_error
 
 pytestmark = pytest.mark.timeout(300)
 
-STRATEGIES = ["ddp", "fsdp"]
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
+ZERO = ["zero1", "zero2", "zero3"]
+STRATEGIES = ["ddp", "fsdp", *ZERO]
 
 
 class Server:
@@ -32,13 +35,20 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.engine.ranked"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}", "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'src'}",
+                "PYTHONWARNINGS": "ignore",
+                "OMP_NUM_THREADS": "1",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def run(self, folder: Path, **settings: Any) -> Ran:
+        if settings.get("strategy") in ZERO and not HAS_DEEPSPEED:
+            pytest.skip("the package deepspeed is not installed")
         case = Case(folder=str(folder), **settings)
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -254,6 +254,14 @@ def environment(place: Place) -> dict[str, str]:
     path = os.environ.get("PYTHONPATH")
     found = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{path}" if path else package}
     found["PYTHONUNBUFFERED"] = "1"  # what was printed before a death is in the log
+    # By these names libraries look for a rank's place.
+    found |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.world)}
+    found |= {"LOCAL_RANK": str(place.local_rank), "LOCAL_WORLD_SIZE": str(place.local_world)}
+    if not place.on_gpu:
+        found["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would look for others, and say so
+    found["PATH"] = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # ninja
+    )
     if place.world == place.local_world:
         found |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return found

@@ -40,7 +40,8 @@ def train(
     Raises what `hone.recipes.train.train` raises, and RankLost where one of several ranks died or hung.
     """
     world = ranks_here(resolved.config.compute)
-    if world == 1 and resolved.config.compute.strategy != "fsdp":
+    compute = resolved.config.compute
+    if world == 1 and compute.strategy != "fsdp" and not compute.deepspeed:
         from hone.recipes.train import train as alone
 
         return alone(

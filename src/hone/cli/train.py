@@ -45,6 +45,10 @@ def train(
         str | None,
         typer.Option(metavar="RANKS", help="Processes that share each step: compute.nproc."),
     ] = None,
+    deepspeed: Annotated[
+        str | None,
+        typer.Option(metavar="zero2|zero3|FILE", help="ZeRO by DeepSpeed: compute.deepspeed."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
     ] = None,
@@ -74,6 +78,7 @@ def train(
         "train.batch_size": batch_size,
         "output.dir": output,
         "compute.nproc": nproc,
+        "compute.deepspeed": deepspeed,
     }
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [])

@@ -231,6 +231,14 @@ class ComputeSection(Section):
     """Ranks (processes that share each step) on this machine. `auto`: one for each visible GPU, one where there is none."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How ranks hold the model. `ddp`: each holds all of it; `fsdp`: each a slice of every weight, gathered while it is needed. `auto`: ddp where that fits, else fsdp."""
+    deepspeed: str | None = None
+    """ZeRO through DeepSpeed instead of `strategy`: `zero1`, `zero2`, `zero3`, `zero2-offload`, `zero3-offload`, or a DeepSpeed JSON file, whose `auto` values are filled from here."""
+
+    @model_validator(mode="after")
+    def _one_strategy(self) -> Self:
+        if self.deepspeed and self.strategy != "auto":
+            raise ValueError("deepspeed and strategy exclude each other; remove one of them")
+        return self
 
 
 class OutputSection(Section):

@@ -13,7 +13,6 @@ from typing import cast
 
 import torch
 from peft import PeftModel
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hone.config.sections import Config
@@ -170,8 +169,3 @@ def _check_head(built: Built) -> Built:
         built.model, shared=False, head=Head.whole(built.model), autocast=built.loss.autocast
     )
     return Built(whole, built.model, built.adapted, None)
-
-
-def trained_parameter_count(module: nn.Module) -> int:
-    """Numbers that the optimizer moves."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -17,7 +17,7 @@ from hone.runs.events import Say
 _PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
 _HASHES = {"data": "the rows", "validation": "the held-out rows", "model": "the model"}
 # Where a run lies, and on how many ranks it runs, does not make it another run.
-_FREE = frozenset({"output.dir", "compute.nproc", "compute.strategy"})
+_FREE = frozenset({"output.dir", "compute.nproc", "compute.strategy", "compute.deepspeed"})
 
 
 def versions() -> dict[str, str]:

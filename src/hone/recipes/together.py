@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from hone.config.sections import ComputeSection
+from hone.config.deepspeed import Facts, read_deepspeed, resolve_deepspeed, zero_stage
+from hone.config.sections import ComputeSection, Config
 from hone.engine.loss import PackLoss
 from hone.engine.ranks import Ranks
+from hone.engine.rehearsal import measure_bytes_per_token
 from hone.engine.room import available_bytes
 from hone.engine.strategy import Replicated, Strategy
+from hone.runs.events import Say
 
-StrategyName = Literal["alone", "ddp", "fsdp"]
+StrategyName = Literal["alone", "ddp", "fsdp", "zero1", "zero2", "zero3"]
 
 _FULL_SHARE = (
     0.8  # of free memory that weights, gradients and optimizer may take; the rest is for Packs
 )
+_ZERO: dict[int, StrategyName] = {1: "zero1", 2: "zero2", 3: "zero3"}
 _UPDATE_BYTES = 12  # of gradient and two moments, for each trained number
 
 
@@ -22,6 +28,10 @@ def asked_strategy(compute: ComputeSection, world: int) -> StrategyName | None:
     """The strategy that is set or follows from the number of ranks; None where the model's size decides."""
     if compute.strategy == "fsdp":
         return "fsdp"
+    if compute.deepspeed:
+        stage = zero_stage(read_deepspeed(compute.deepspeed), compute.deepspeed)
+        if stage:
+            return _ZERO[stage]
     if world == 1:
         return "alone"
     return None if compute.strategy == "auto" else "ddp"
@@ -41,13 +51,89 @@ def fitting_strategy(loss: PackLoss, ranks: Ranks) -> tuple[StrategyName, str]:
 
 def is_sharded(name: StrategyName) -> bool:
     """Whether ranks wait for each other inside every pass."""
-    return name == "fsdp"
+    return name not in ("alone", "ddp")
 
 
-def make_strategy(name: StrategyName, loss: PackLoss, ranks: Ranks) -> Strategy:
-    """Lay the model over the ranks. It is changed in place where it is cut into slices."""
+@dataclass(frozen=True)
+class Together:
+    """A model, laid over the ranks."""
+
+    name: StrategyName
+    strategy: Strategy
+    trained_parameters: int
+    """Numbers that the optimizers of all ranks move."""
+    bytes_per_token: float | None
+    """What a forward keeps for its backward, measured before weights were cut; None where the rehearsal can."""
+
+    @property
+    def own_parameters(self) -> int:
+        """Numbers whose gradient and moments this rank has still to allocate."""
+        if is_zero(self.name):
+            return 0  # DeepSpeed allocates before the rehearsal
+        return sum(p.numel() for p in self.strategy.trained.values())
+
+
+def lay_over(
+    config: Config,
+    loss: PackLoss,
+    ranks: Ranks,
+    *,
+    held: Sequence[Any] | None,
+    precision: str,
+    longest: int | None,
+    say: Say,
+) -> Together:
+    """Lay a model over the ranks, as set, as before, or by its size; it is changed in place where it is cut.
+
+    `held` is [ranks, strategy] of the run so far; `longest`, where a rehearsal will follow, the tokens of the
+    longest row. Raises ConfigError where a DeepSpeed file contradicts the configuration.
+    """
+    name = asked_strategy(config.compute, ranks.world)
+    if name is None and held and held[0] == ranks.world and held[1] in ("ddp", "fsdp"):
+        name = held[1]
+    if name is None:
+        fitting, sizes = fitting_strategy(loss, ranks)
+        name = "fsdp" if ranks.any(fitting == "fsdp") else fitting
+        say("notice", code="strategy", message=f"compute.strategy: {name} ({sizes})")
+    trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
+    per_token = None
+    if is_sharded(name) and longest is not None:
+        per_token = measure_bytes_per_token(loss, longest)
+    strategy = _make(name, config, loss, ranks, precision=precision, say=say)
+    return Together(name, strategy, trained, per_token)
+
+
+def is_zero(name: StrategyName) -> bool:
+    """Whether DeepSpeed holds the weights."""
+    return name.startswith("zero")
+
+
+def _make(
+    name: StrategyName, config: Config, loss: PackLoss, ranks: Ranks, *, precision: str, say: Say
+) -> Strategy:
     if name == "fsdp":
         from hone.engine.sharded import Sharded
 
         return Sharded(loss, ranks)
+    if is_zero(name):
+        from hone.engine.zero import Zero
+
+        return Zero(loss, ranks, _zero_settings(config, loss, ranks, precision=precision, say=say))
     return Replicated(loss, ranks)
+
+
+def _zero_settings(
+    config: Config, loss: PackLoss, ranks: Ranks, *, precision: str, say: Say
+) -> dict[str, Any]:
+    choice = str(config.compute.deepspeed)
+    facts = Facts(
+        train=config.train,
+        precision=precision,
+        learning_rate=config.learning_rate,
+        world=ranks.world,
+        hidden_size=int(getattr(loss.model.config.get_text_config(), "hidden_size", 4096)),
+    )
+    found = resolve_deepspeed(read_deepspeed(choice), facts, where=choice)
+    for message in found.notices:
+        say("notice", code="deepspeed", message=message)
+    return found.settings

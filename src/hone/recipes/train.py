@@ -26,12 +26,11 @@ from hone.data.prepare import say_data
 from hone.data.steps import StepSource
 from hone.engine.cost import Speeds
 from hone.engine.deal import longest_hands
-from hone.engine.loop import Outcome
+from hone.engine.loop import Outcome, plan_optimizer
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
 from hone.engine.plan import Plan
 from hone.engine.ranks import Ranks
-from hone.engine.rehearsal import measure_bytes_per_token, rehearse
 from hone.engine.stop import StopRequest
 from hone.engine.strategy import Strategy
 from hone.errors import EnvironmentFault, HoneError, Stopped
@@ -43,7 +42,6 @@ from hone.recipes.build import (
     build,
     resolve_precision,
     resolve_threads,
-    trained_parameter_count,
 )
 from hone.recipes.card import write_card
 from hone.recipes.herald import Herald, Silent
@@ -54,16 +52,11 @@ from hone.recipes.identity import (
     say_other_versions,
     versions,
 )
+from hone.recipes.measured import SAMPLED_STEPS, measure
 from hone.recipes.opening import opened, read_together, refuse_live
 from hone.recipes.rows import source_weights
 from hone.recipes.source import Source, turn_ends
-from hone.recipes.together import (
-    StrategyName,
-    asked_strategy,
-    fitting_strategy,
-    is_sharded,
-    make_strategy,
-)
+from hone.recipes.together import Together, is_sharded, is_zero, lay_over
 from hone.recipes.trained import Trained, run_path
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.curve import draw_png, read_curve
@@ -71,8 +64,6 @@ from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
-_SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
-_MEASURED = ("budgets", "speeds", "pack_seconds")  # kept with the run, so that it goes on alike
 
 _T = TypeVar("_T")
 
@@ -162,20 +153,16 @@ class _Run:
             say=self.say,
         )
         self._refuse_difference(built)
-        name = self._strategy_name(built, identity)
-        bytes_per_token = None
-        if is_sharded(name) and identity.get("budgets") is None:
-            bytes_per_token = measure_bytes_per_token(built.loss, figures["longest"])
-        strategy = make_strategy(name, built.loss, self.ranks)
-        plan = self._plan(built, strategy, identity, lower, bytes_per_token)
+        together = self._together(built, identity, precision, figures["longest"])
+        plan = self._plan(built, together, identity, lower)
         self.say("phase", name="training")
         store = (
             self.folder.checkpoints(keep=self.config.train.save_total_limit)
             if self.ranks.is_first
             else None
         )
-        outcome = self._loop(built, strategy, plan, store)
-        return self._finish(built, strategy, store, outcome, began)
+        outcome = self._loop(built, together.strategy, plan, store)
+        return self._finish(built, together.strategy, store, outcome, began)
 
     def _begin(self, accept_changes: bool) -> dict[str, Any]:
         """What the first rank does before any other: look at what lies in the folder, and keep what is meant now."""
@@ -226,22 +213,27 @@ class _Run:
             self.folder.path, done["steps"], done["loss"], done["validation_loss"], done["seconds"]
         )
 
-    def _strategy_name(self, built: Built, identity: Mapping[str, Any]) -> StrategyName:
-        """How the ranks hold the model: as set, as before, or by its size; kept with the run and said."""
-        world, before = self.ranks.world, identity["held"]
-        name = asked_strategy(self.config.compute, world)
-        if name is None and before and before[0] == world:
-            name = before[1]
-        if name is None:
-            name, sizes = fitting_strategy(built.loss, self.ranks)
-            name = "fsdp" if self.ranks.any(name == "fsdp") else name
-            self.say("notice", code="strategy", message=f"compute.strategy: {name} ({sizes})")
-        say_other_ranks(before, [world, name], self.say)
+    def _together(
+        self, built: Built, identity: Mapping[str, Any], precision: str, longest: int
+    ) -> Together:
+        """Lay the model over the ranks; how, is kept with the run and said."""
+        held: list[Any] | None = identity["held"]
+        together = lay_over(
+            self.config,
+            built.loss,
+            self.ranks,
+            held=held,
+            precision=precision,
+            longest=longest if identity.get("budgets") is None else None,
+            say=self.say,
+        )
+        now = [self.ranks.world, together.name]
+        say_other_ranks(held, now, self.say)
         if self.ranks.is_first:
-            self.folder.update_identity(held=[world, name])
-        if not self.ranks.is_alone or is_sharded(name):
-            self.say("ranks", ranks=world, strategy=name)
-        return name
+            self.folder.update_identity(held=now)
+        if not self.ranks.is_alone or is_sharded(together.name):
+            self.say("ranks", ranks=self.ranks.world, strategy=together.name)
+        return together
 
     def _keep_config(self, before: Mapping[str, Any] | None) -> None:
         self.folder.write_config(to_yaml(self.config))
@@ -299,10 +291,9 @@ class _Run:
     def _plan(
         self,
         built: Built,
-        strategy: Strategy,
+        together: Together,
         identity: Mapping[str, Any],
         lower: tuple[int, int] | None,
-        bytes_per_token: float | None,
     ) -> Plan:
         """The loop's numbers; budgets from the run's beginning, or from a rehearsal now."""
         config = self.config.train
@@ -311,25 +302,12 @@ class _Run:
         self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
-        measured: dict[str, Any] = {key: identity.get(key) for key in _MEASURED}
-        if measured["budgets"] is None:
-            most = None if lower is None else lower[1]
-            measured = self._rehearse(built, strategy, steps, most, bytes_per_token)
-            if self.ranks.is_first:
-                self.folder.update_identity(**measured)
-        elif lower is not None:
-            measured["budgets"] = [*measured["budgets"], lower]
-            if self.ranks.is_first:
-                self.folder.update_identity(budgets=measured["budgets"])
-            self.say("halved", step=lower[0], micro_batch_tokens=lower[1])
-        self.ranks.pulse.expect(float(measured["pack_seconds"] or 0.0))
         save = config.save_steps or max(1, math.ceil(steps / 10))
         held_out = self.source.prepared.validation is not None
-        return Plan(
+        plan = Plan(
             steps=steps,
             learning_rate=self.config.learning_rate,
-            budgets=tuple((int(a), int(b)) for a, b in measured["budgets"]),
-            speeds=Speeds.from_json(measured["speeds"]),
+            budgets=((1, 1),),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
             weight_decay=config.weight_decay,
@@ -341,53 +319,30 @@ class _Run:
             eval_steps=(config.eval_steps or save) if held_out else None,
             early_stop=config.early_stop,
         )
-
-    def _rehearse(
-        self,
-        built: Built,
-        strategy: Strategy,
-        steps: int,
-        most: int | None,
-        bytes_per_token: float | None,
-    ) -> dict[str, Any]:
-        self.say("phase", name="rehearsal")
-        figures = Figures(**self._first_rank_says(self._figures_json))
-        if figures.is_estimate:
-            self.say(
-                "notice",
-                code="estimated",
-                message=f"figures are estimated from {figures.ready:,} of {figures.rows:,} rows; "
-                "the others are prepared while training runs",
-            )
-        wanted = self.config.compute.micro_batch_tokens
-        wanted = wanted if isinstance(wanted, int) else None
-        sample = range(min(steps, _SAMPLED_STEPS))
-        rehearsed = rehearse(
-            built.loss,
-            longest=figures.longest,
-            wanted=most if wanted is None else min(wanted, most or wanted),
-            trained_share=figures.trained_tokens / max(1, figures.tokens),
-            state_bytes=12 * sum(p.numel() for p in strategy.trained.values()),
-            layout=lambda budget: longest_hands(self.training, sample, budget, self.ranks.world),
-            strategy=strategy,
-            bytes_per_token=bytes_per_token,
-        )
-        self.say(
-            "rehearsed",
-            micro_batch_tokens=rehearsed.micro_batch_tokens,
-            reason=rehearsed.reason,
-            bytes_per_token=rehearsed.bytes_per_token,
-            available_bytes=rehearsed.available_bytes,
-            seconds_per_token=rehearsed.speeds.token,
-            seconds_per_pair=rehearsed.speeds.pair,
-            trained_parameters=trained_parameter_count(built.loss),
+        if is_zero(together.name):  # it takes its part of the memory before the rehearsal
+            together.strategy.adopt(plan_optimizer(plan, together.strategy.trained))
+        measured = measure(
+            identity,
+            lower,
+            config=self.config.compute,
+            loss=built.loss,
+            together=together,
+            layout=lambda budget: longest_hands(
+                self.training, range(min(steps, SAMPLED_STEPS)), budget, self.ranks.world
+            ),
+            figures=lambda: Figures(**self._first_rank_says(self._figures_json)),
             steps=steps,
+            say=self.say,
         )
-        return {
-            "budgets": [(1, rehearsed.micro_batch_tokens)],
-            "speeds": rehearsed.speeds.to_json(),
-            "pack_seconds": rehearsed.worst_seconds,
-        }
+        if self.ranks.is_first:
+            self.folder.update_identity(**measured)
+        self.ranks.wait("the budget")
+        self.ranks.pulse.expect(float(measured["pack_seconds"] or 0.0))
+        return dataclasses.replace(
+            plan,
+            budgets=tuple((int(a), int(b)) for a, b in measured["budgets"]),
+            speeds=Speeds.from_json(measured["speeds"]),
+        )
 
     def _loop(
         self, built: Built, strategy: Strategy, plan: Plan, store: CheckpointStore | None
