@@ -11,6 +11,7 @@
     ├── RemoteError           6    another machine's API
     ├── RankLost              7    one of several ranks died or hung; all were ended
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
+    ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
         ├── Interrupted     130    Ctrl-C: saved, resumable
         └── Terminated      143    SIGTERM: saved, resumable
@@ -120,6 +121,10 @@ class RankLost(HoneError, RuntimeError):
 
 class NonFiniteError(HoneError, ArithmeticError):
     """A loss or a gradient norm that is not finite; raised before the optimizer moves."""
+
+
+class CallbackError(HoneError):
+    """A callback raised; the work up to there is saved."""
 
 
 class Stopped(HoneError):

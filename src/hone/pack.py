@@ -52,6 +52,11 @@ class Pack:
         return int(self.input_ids.shape[0])
 
     @property
+    def num_rows(self) -> int:
+        """One more than the highest row of the step that it holds; those that it does not hold are counted."""
+        return int(self.row.max(initial=-1)) + 1
+
+    @property
     def visible_pairs(self) -> int:
         """Pairs (i, j) of tokens in which j is seen by i, where nothing narrows the window."""
         return int((self.visible_until - np.arange(self.num_tokens)).sum())
@@ -155,6 +160,10 @@ class Step:
     tokens: int
     trained_tokens: int
     weight: float  # sum of all entries' weights, the denominator of the loss
+    sources: tuple[str, ...] = ()  # names of the sources that the run's rows come from
+    row_sources: tuple[
+        int, ...
+    ] = ()  # [rows] index into `sources`; both are empty where there is but one
 
     @property
     def computed_tokens(self) -> int:

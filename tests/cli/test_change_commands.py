@@ -155,7 +155,7 @@ def test_text_of_strangers_cannot_steer_the_terminal(here: Path, capsys) -> None
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_while_it_writes(here: Path, kind: signal.Signals) -> None:
-    long = [line({"user": "q" * 500, "assistant": f"{n}"}) for n in range(60_000)]
+    long = [line({"user": "q" * 500, "assistant": f"{n}"}) for n in range(120_000)]
     write(here / "long.jsonl", long)
     before = {one for one in here.rglob("*") if one.is_file()}
     words = [sys.executable, "-m", "hone", "convert", "long.jsonl", "deep/o.jsonl"]

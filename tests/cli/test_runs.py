@@ -19,6 +19,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def plain(text: str) -> list[str]:
+    """Lines with one space between their words."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
 def test_list(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "list", "--root", str(root)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -54,8 +59,9 @@ def test_nothing_to_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_show(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "show", "first", "--root", str(root)]) == 0
     text = capsys.readouterr().out
-    for part in ("state             finished", "tokens            300", "saved by sharing  40%"):
-        assert part in text
+    rows = plain(text)
+    for row in ("state finished", "tokens 300", "saved by sharing 40%", "computed tokens/s 120"):
+        assert row in rows
     assert "note: something to know" in text
     assert "o held-out rows   * best: 0.25 at step 2" in text, "the curve"
     assert run(["runs", "show", str(root / "second"), "--json"]) == 0
@@ -67,7 +73,7 @@ def test_show(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_compare(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["runs", "compare", "first", "second", "--root", str(root)]) == 0
     text = capsys.readouterr().out
-    assert "loss              0.3333" in text
+    assert "loss 0.3333 0.5000" in plain(text)
     assert "train.learning_rate  0.1    0.2" in text
     assert run(["runs", "compare", "first", "first", "--root", str(root)]) == 0
     assert "no setting differs" in capsys.readouterr().out
@@ -84,3 +90,23 @@ def test_an_unknown_run_is_named_with_the_nearest(
     said = capsys.readouterr().err
     assert "no run 'frist'" in said
     assert "did you mean 'first'?" in said
+
+
+def test_show_and_compare_tell_sources_and_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "second"):
+        folder = make_run(tmp_path / name, end=None)
+        if name == "first":
+            with folder.events() as log:
+                part = {"code": {"loss": 1.25, "weight": 1.0}}
+                log.say("evaluated", step=3, loss=0.1, rows=1, sources=part)
+                sample = {"name": "r:1", "prompt": "a", "reply": "b", "wanted": "c"}
+                log.say("sample", step=3, samples=[sample])
+    assert run(["runs", "show", "first", "--root", str(tmp_path)]) == 0
+    rows = plain(capsys.readouterr().out)
+    at = rows.index("samples after step 3:")
+    assert rows[at + 1 : at + 5] == ["r:1", "asked a", "reply b", "wanted c"]
+    assert "held-out loss of code 1.2500" in rows
+    assert run(["runs", "compare", "second", "first", "--root", str(tmp_path)]) == 0
+    assert "held-out loss of code - 1.2500" in plain(capsys.readouterr().out)

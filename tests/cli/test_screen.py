@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from hone.cli.lines import bytes_text, describe, duration_text
+from hone.cli.lines import bytes_text, describe, duration_text, flops_text
 from hone.cli.screen import PlainScreen, open_screen
 from hone.cli.streams import Look, QuietOutput, look_of
 from hone.runs.events import Event
-from tests.cli.recorded import STEPS, event, run, step
+from tests.cli.recorded import STEPS, event, parts, run, step
 
 TERMINAL = {"TERM": "xterm-256color"}
 
@@ -72,11 +72,13 @@ def test_a_pipe_gets_every_notice_and_the_ledger_in_plain_lines() -> None:
         "rows.jsonl: messages, 100 rows: read 100 = kept 90 + dropped 10 (too long: 10)",
         "9,000 tokens, 1,800 trained (20%)",
         "step 1/40  loss 5.0000",
-        "step 40/40  loss 0.1250  held-out 0.7500  lr 1.00e-04  2,000 tok/s  500 trained tok/s",
+        "step 40/40  loss 0.1250  held-out 0.7500  lr 1.00e-04  2,000 tok/s  500 trained tok/s  MFU 43%",
+        "matrix products: 73 GFLOP/s here",
+        "tensorboard: tensorboard --logdir runs/rows-tiny/tracking",
+        "step 20: held-out loss 0.7500 (10 rows): code 0.6000, prose 0.8000",
         "shared 60%",
         "1.5 GiB",
         "step 20: memory ran out; from here Packs of at most 2,048 tokens",
-        "step 20: held-out loss 0.7500 (10 rows)",
         "step 20: saved runs/rows-tiny/checkpoints/step-00000020",
         "finished: 40 steps, loss 0.1250, best held-out loss 0.7500, 3m05s",
     ):
@@ -84,6 +86,31 @@ def test_a_pipe_gets_every_notice_and_the_ledger_in_plain_lines() -> None:
     steps = re.findall(r"^step (\d+)/40", text, flags=re.MULTILINE)
     assert len(steps) == 11, "the first, and one for each tenth"
     assert (steps[0], steps[-1]) == ("1", "40")
+
+
+def test_samples_stand_in_lines_that_steer_no_terminal() -> None:
+    lines = through_pipe(run()).splitlines()
+    first = lines.index("step 20: samples")
+    assert lines[first + 1 : first + 9] == [
+        "  rows.jsonl:7",
+        "    asked  <|im_start|>user",
+        "           the red cat",
+        "    reply  one",
+        "           sings",
+        "    wanted sings",
+        "  -",
+        r"    asked  a \x1b[31mred\x1b[0m dog",
+    ]
+    assert lines[first + 9].startswith("    reply  bird bird")
+    assert lines[first + 9].endswith("...")
+    assert len(lines[first + 9]) < 230
+
+
+def test_losses_by_source_are_means_over_recent_steps() -> None:
+    sources = [parts(1.0, 2.0), {"code": {"loss": 4.0, "weight": 2.0}}]
+    events = [step(n, steps=2, sources=each) for n, each in enumerate(sources, start=1)]
+    assert "by source: code 3.0000, prose 2.0000" in through_pipe(events)
+    assert "by source" in through_terminal(events, TERMINAL)
 
 
 def test_slow_steps_get_a_line_by_time() -> None:
@@ -189,4 +216,5 @@ def test_unknown_and_lean_events_do_not_disturb() -> None:
 def test_numbers_in_words() -> None:
     assert [duration_text(s) for s in (0.4, 59.4, 60, 3599, 7620)] == ["0s", "59s", "1m00s", "59m59s", "2h07m"]  # fmt: skip
     assert [bytes_text(n) for n in (0, 300 * 2**20, 2**30)] == ["0 MiB", "300 MiB", "1.0 GiB"]
+    assert [flops_text(n) for n in (7.34e10, 4.12e14)] == ["73 GFLOP/s", "412 TFLOP/s"]
     assert STEPS == 40

@@ -16,6 +16,7 @@ FACTS = Facts(
     train=TrainSection(batch_size=16, max_grad_norm=0.5, weight_decay=0.1),
     precision="bf16",
     learning_rate=1e-4,
+    betas=(0.9, 0.999),
     world=2,
     hidden_size=64,
 )

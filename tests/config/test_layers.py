@@ -227,3 +227,83 @@ def test_settings_without_effect_are_named() -> None:
     idle = idle_settings(resolve(overrides=overrides))
     assert [sentence.split()[0] for sentence in idle] == ["tuning.lora.r", "train.epochs"]
     assert idle_settings(resolve(overrides=["tuning.lora.r=8", "train.epochs=1"])) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "idle"),
+    [
+        (["train.betas=[0.9, 0.99]", "train.optimizer=adafactor"], "train.betas has no effect"),
+        (["train.betas=[0.9, 0.99]", "train.optimizer=muon"], None),
+        (["train.warmup_ratio=0.1", "train.warmup_steps=3"], "train.warmup_ratio has no effect"),
+        (["train.decay_ratio=0.1"], "train.decay_ratio has no effect: train.schedule is 'cosine'"),
+        (["train.decay_shape=linear", "train.schedule=wsd"], None),
+        (
+            ["train.min_learning_rate_ratio=0.1", "train.schedule=constant"],
+            "train.min_learning_rate_ratio has no effect: train.schedule is 'constant'",
+        ),
+        (["train.min_learning_rate_ratio=0.1", "train.schedule=wsd"], None),
+        (
+            ["compute.share_prefixes=true", "train.neftune_alpha=5"],
+            "compute.share_prefixes has no effect: train.neftune_alpha is set",
+        ),
+        (["compute.share_prefixes=false", "train.neftune_alpha=5"], None),
+        (["train.lora_plus_ratio=16", "tuning.method=full"], "train.lora_plus_ratio has no effect"),
+        (["train.lora_plus_ratio=16"], None),
+    ],
+)  # fmt: skip
+def test_idle_settings_of_training(overrides: list[str], idle: str | None) -> None:
+    found = idle_settings(resolve(overrides=overrides))
+    assert len(found) == (idle is not None)
+    assert idle is None or found[0].startswith(idle)
+
+
+def test_a_decay_that_would_reach_into_the_warmup_is_refused() -> None:
+    overrides = ["train.schedule=wsd", "train.warmup_ratio=0.5", "train.decay_ratio=0.6"]
+    error = refused(overrides=overrides)
+    assert "warmup_ratio and decay_ratio" in error.what
+    assert "train.decay_ratio from command line" in (error.where or "")
+    resolve(overrides=[*overrides, "train.warmup_steps=3"])
+    resolve(overrides=overrides[1:])
+
+
+def test_rate_and_betas_follow_the_optimizer_where_unset() -> None:
+    def of(*overrides: str) -> tuple[float, tuple[float, float]]:
+        config = resolve(overrides=overrides).config
+        return config.learning_rate, config.betas
+
+    assert of() == (2e-4, (0.9, 0.999))
+    assert of("train.optimizer=muon", "tuning.method=full") == (2e-5, (0.9, 0.999))
+    assert of("train.optimizer=lion") == (pytest.approx(4e-5), (0.9, 0.99))
+    both = ("train.optimizer=lion_8bit", "train.learning_rate=1e-3", "train.betas=[0.5, 0.6]")
+    assert of(*both) == (1e-3, (0.5, 0.6))
+
+
+def test_settings_of_trackers_that_nobody_hears_are_reported() -> None:
+    said = ["output.trackers=wandb", "output.track.entity=me", "output.track.uri=http://host:1"]
+    resolved = resolve(overrides=[*said, "train.sample_tokens=9"])
+    assert resolved.config.output.trackers == ["wandb"], "a lone name is a list of one"
+    assert idle_settings(resolved) == [
+        "train.sample_tokens has no effect: train.sample_steps is unset",
+        "output.track.uri has no effect: output.trackers names none of mlflow",
+    ]
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://me:hunter2@host", "postgresql://me:hunter2@db/x", "http://host/?token=hunter2"]
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(uri: str) -> None:
+    error = refused(overrides=[f"output.track.uri={uri}"])
+    assert "MLFLOW_TRACKING_PASSWORD" in str(error)
+    assert "hunter2" not in str(error)
+
+
+def test_samples_of_held_out_rows_need_some() -> None:
+    assert "train.sample_prompts is 'held-out'" in refused(overrides=["train.sample_steps=5"]).what
+    resolve(overrides=["train.sample_steps=5", "data.validation_split=0.1"])
+    resolve(overrides=["train.sample_steps=5", "train.sample_prompts=[hello]"])
+
+
+def test_an_unknown_tracker_is_told_what_there_is() -> None:
+    assert settings()["output.trackers"].wanted == "a list of tensorboard, wandb, trackio, mlflow"
+    error = refused(overrides=["output.trackers=[tensorbord]"])
+    assert "tensorboard, wandb" in (error.remedy or "")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hone.data.example import Example, Origin
-from hone.data.segment import Segment, open_segment
+from hone.data.segment import Segment, open_segment, totals
 from hone.errors import DiskError
 
 ORIGIN = Origin("rows.jsonl", 1)
@@ -63,7 +63,14 @@ def test_on_disk_under_the_name_of_its_content(tmp_path):
     assert [one.name for one in (tmp_path / "key").iterdir()] == [path.name]
     found = open_segment(path)
     assert found is not None
-    assert found.about == {"note": "é"}
+    assert found.about == {"note": "é", "totals": totals(found.figures).tolist()}
+    assert found.totals.tolist() == [
+        len(ROWS),
+        sum(len(put) for _, put in ROWS),
+        sum(one.num_tokens for _, put in ROWS for one in put),
+        sum(one.num_trained_tokens for _, put in ROWS for one in put),
+        max(one.num_tokens for _, put in ROWS for one in put),
+    ]
     assert found.row.tolist() == [4, 0, 7, 2]
     for place, (_, put) in enumerate(ROWS):
         for a, b in zip(found.examples(place, ORIGIN), put, strict=True):

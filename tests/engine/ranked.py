@@ -27,7 +27,7 @@ from torch import nn
 
 from hone.config.deepspeed import Facts, read_deepspeed, resolve_deepspeed
 from hone.config.sections import LoraSection, TrainSection
-from hone.engine.loop import plan_optimizer, train
+from hone.engine.loop import train
 from hone.engine.loss import PackLoss
 from hone.engine.noise import PrefixDropout
 from hone.engine.plan import Plan
@@ -137,6 +137,7 @@ def zero_settings(case: Case) -> dict[str, Any]:
         train=TrainSection(max_grad_norm=0.0 if case.optimizer == "sgd" else 1.0),
         precision="fp32",
         learning_rate=1e-3,
+        betas=(0.9, 0.999),
         world=case.world,
         hidden_size=32,
     )
@@ -251,7 +252,7 @@ def take_part(case: Case, ranks: Ranks) -> dict[str, Any]:
         on_budget=keep if ranks.is_first else None,
         write_report=folder.write_report if ranks.is_first else None,
         strategy=strategy,
-        make_optimizer=sgd if case.optimizer == "sgd" else (lambda t: plan_optimizer(plan, t)),
+        make_optimizer=sgd if case.optimizer == "sgd" else None,
     )
     weights = whole_weights(strategy)
     found_here = {f"end/{name}": tensor for name, tensor in weights.items()}

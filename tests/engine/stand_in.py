@@ -44,6 +44,7 @@ class TinyLoss(nn.Module):
         self.noise = noise
         self.fault = fault
         self.begun: list[tuple[int, int]] = []
+        self.row_terms: Tensor | None = None
 
     def begin_step(self, step: int, seed: int) -> None:
         self.begun.append((step, seed))
@@ -62,6 +63,9 @@ class TinyLoss(nn.Module):
         nll = -torch.log_softmax(logits, dim=-1)[
             torch.from_numpy(pack.source), torch.from_numpy(pack.target)
         ]
+        terms = scale * factor * torch.from_numpy(pack.weight) * nll
+        by_row = torch.zeros(pack.num_rows)
+        self.row_terms = by_row.index_add(0, torch.from_numpy(pack.row).long(), terms.detach())
         return scale * factor * (torch.from_numpy(pack.weight) * nll).sum()
 
 

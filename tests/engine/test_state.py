@@ -63,7 +63,7 @@ def test_the_estimate_covers_what_is_written(tmp_path: Path) -> None:
     module, optimizer = made(0, moved=True)
     saved(tmp_path, module, optimizer)
     written = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert written <= state_bytes(trained_parameters(module)) < written + 2**21
+    assert written <= state_bytes(trained_parameters(module), optimizer) < written + 2**21
 
 
 def test_files_of_another_model_are_refused(tmp_path: Path) -> None:

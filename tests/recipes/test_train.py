@@ -171,6 +171,77 @@ def test_how_a_step_is_computed_does_not_change_it(tmp_path: Path, options: list
     assert losses(other.folder) == pytest.approx(losses(plain.folder), rel=2e-6)
 
 
+OBJECTIVE = ["train.loss=dft", "train.label_smoothing=0.1", "train.z_loss=1e-3"]
+
+
+@pytest.mark.parametrize("options", [OBJECTIVE, ["train.neftune_alpha=5"]])
+def test_objective_and_noise_are_the_same_however_a_step_is_computed(
+    tmp_path: Path, options: list[str]
+) -> None:
+    with_noise = options[0].startswith("train.neftune")
+    options = [*options, "train.max_steps=3", "train.learning_rate=1e-2"]
+    heard: list[Event] = []
+    plain = run(tmp_path, *options[-2:], out="plain")
+    whole = run(tmp_path, *options, "compute.micro_batch_tokens=4096", out="whole", heard=heard)
+    small = run(tmp_path, *options, "compute.micro_batch_tokens=40", out="small")
+    apart = run(tmp_path, *options, "compute.pack=false", out="apart")
+    assert losses(small.folder) == pytest.approx(losses(whole.folder), rel=2e-6)
+    assert losses(apart.folder) == pytest.approx(losses(whole.folder), rel=2e-6)
+    assert losses(whole.folder) != pytest.approx(losses(plain.folder), rel=1e-3)
+    said = [e for e in heard if e.name == "notice" and e["code"] == "no-sharing"]
+    assert len(said) == with_noise
+    assert (computed(whole.folder) == computed(apart.folder)) == with_noise
+
+
+def computed(folder: Path) -> list[int]:
+    return [event["computed_tokens"] for event in steps(folder / "events.jsonl").values()]
+
+
+def steps_of(heard: list[Event]) -> list[Event]:
+    return [event for event in heard if event.name == "step"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "muon"])
+def test_resumed_equals_straight_with_another_optimizer_and_noise(
+    tmp_path: Path, optimizer: str
+) -> None:
+    options = [
+        "train.save_steps=2", f"train.optimizer={optimizer}", "train.neftune_alpha=5",
+        "train.lora_plus_ratio=4", "tuning.lora.r=64", "train.schedule=wsd", "train.warmup_steps=1",
+    ]  # fmt: skip
+    straight = run(tmp_path, *options, out="straight")
+    rows, model = tmp_path / "rows.jsonl", tmp_path / "model"
+    resolved = resolve(
+        overrides=[
+            f"data.path={rows}", f"model.name={model}", f"output.dir={tmp_path / 'cut'}", *QUICK, *options,
+        ]
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        train(resolved, listeners=[_stop_at(4)])
+    resumed = train(resolved)
+    assert losses(resumed.folder) == losses(straight.folder)
+    got, want = weights(resumed.folder), weights(straight.folder)
+    assert all(torch.equal(got[key], want[key]) for key in want)
+
+
+def test_the_held_out_loss_is_the_plain_one_whatever_is_trained_on(tmp_path: Path) -> None:
+    scores: list[float] = []
+    for options in ([], [*OBJECTIVE, "train.neftune_alpha=5"]):
+        heard: list[Event] = []
+        run(
+            tmp_path, "data.validation_split=0.2", "train.max_steps=1", "train.learning_rate=1e-9",
+            *options, out=f"run-{len(options)}", heard=heard,
+        )  # fmt: skip
+        scores += [event["loss"] for event in heard if event.name == "evaluated"]
+        assert len(steps_of(heard)) == 1
+    assert scores[1] == pytest.approx(scores[0], rel=1e-6)
+
+
+def test_a_warmup_longer_than_the_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"warmup_steps is 9, and the run has 2 steps"):
+        run(tmp_path, "train.max_steps=2", "train.warmup_steps=9")
+
+
 def test_out_of_memory_halves_the_budget_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

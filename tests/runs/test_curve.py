@@ -105,6 +105,32 @@ def test_a_picture_with_its_lines_and_its_best_point(
     assert [item.name for item in tmp_path.iterdir()] == ["loss.png"]
 
 
+def test_sources_are_read_and_drawn_from_held_out_rows_where_there_are_some(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    def parts(*losses: float) -> dict[str, object]:
+        return {
+            n: {"loss": one, "weight": 1.0} for n, one in zip(("a", "_b$c$"), losses, strict=True)
+        }
+
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        for step in (1, 2, 3):
+            log.say("step", step=step, loss=2.0 / step, sources=parts(1.0 / step, 3.0 / step))
+    steps = read_curve(path, title="run")
+    assert steps.sources[0] == ("a", ((1, 1.0), (2, 0.5), (3, 1.0 / 3)))
+    with EventLog(path) as log:
+        log.say("evaluated", step=1, loss=2.0, sources=parts(1.5, 2.5))
+        log.say("evaluated", step=3, loss=1.0, sources=parts(0.5, 1.5))
+    curve = read_curve(path, title="run")
+    assert curve.sources == (("a", ((1, 1.5), (3, 0.5))), ("_b$c$", ((1, 2.5), (3, 1.5))))
+    draw_png(curve, tmp_path / "loss.png")
+    picture = imread(tmp_path / "loss.png")[..., :3]
+    for colour in ("#31a354", "#756bb1"):
+        wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert (np.abs(picture - wanted).max(axis=-1) < 0.02).sum() > 50
+
+
 def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="cannot write the curve"):
         draw_png(Curve("run", FALLING, ()), tmp_path / "absent" / "loss.png")

@@ -111,3 +111,28 @@ def test_what_differs(tmp_path: Path) -> None:
         "version of torch": ("1", "2"),
     }
     assert differences(first, first) == []
+
+
+def test_sources_utilisation_and_samples(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "a", steps=0, end=None)
+    with folder.events() as log:
+        for number in range(1, 31):
+            parts = {"code": {"loss": float(number), "weight": 1.0}}
+            log.say(
+                "step", step=number, steps=30, loss=1.0, tokens=1, trained_tokens=1, computed_tokens=1,
+                seconds=float(number), utilisation=0.5 if number > 15 else 0.25, sources=parts,
+            )  # fmt: skip
+        log.say("evaluated", step=10, loss=2.0, sources={"code": {"loss": 2.0, "weight": 1.0}})
+        log.say("evaluated", step=30, loss=3.0, sources={"code": {"loss": 3.0, "weight": 1.0}})
+        for step in (0, 30):
+            log.say("sample", step=step, samples=[{"name": "r", "prompt": "p", "reply": str(step)}])
+    run = summarize(folder)
+    assert run.loss_by_source == {"code": pytest.approx(20.5)}, "the last 20 steps"
+    assert run.held_out_by_source == {"code": 2.0}, "of the best evaluation"
+    first, second = sum(range(1, 16)), sum(range(16, 31))
+    want = (0.25 * first + 0.5 * second) / (first + second)
+    assert run.utilisation == pytest.approx(want)
+    assert run.sampled_step == 30
+    assert [one["reply"] for one in run.samples] == ["30"]
+    plain = summarize(make_run(tmp_path / "b"))
+    assert (plain.utilisation, plain.loss_by_source, plain.samples) == (None, {}, ())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from hone.cli.printable import printable
 from hone.cli.progress import Progress
 from hone.runs.events import Event
+from hone.runs.metrics import loss_by_source
+
+_SAMPLE_LINES = 6  # of a prompt and of a reply
+_COLUMNS = 200  # and of each of their lines
 
 PHASES: Mapping[str, str] = {
     "reading": "reading the rows",
@@ -14,6 +20,7 @@ PHASES: Mapping[str, str] = {
     "training": "training",
     "evaluating": "evaluating on held-out rows",
     "saving": "saving",
+    "tracking": "waiting for the trackers to send what is left",
 }
 
 
@@ -37,7 +44,15 @@ def describe(event: Event) -> str | None:
             return f"resumed after step {event['step']}"
         case "evaluated":
             rows = event.get("rows")
-            return f"step {event['step']}: held-out loss {loss_text(event['loss'])} ({rows} rows)"
+            by = by_source_text(loss_by_source([event.fields]))
+            loss = f"{loss_text(event['loss'])} ({rows} rows)"
+            return f"step {event['step']}: held-out loss {loss}{f': {by}' if by else ''}"
+        case "sample":
+            return "\n".join([f"step {event['step']}: samples", *sample_lines(event["samples"])])
+        case "measured":
+            return f"matrix products: {flops_text(event['product_flops_per_second'])} here"
+        case "tracking":
+            return f"{event['tracker']}: {event['place']}"
         case "saved":
             return f"step {event['step']}: saved {event.get('path')}"
         case "halved":
@@ -68,8 +83,42 @@ def _finished(event: Event) -> str:
 
 def step_line(progress: Progress) -> str:
     """Where the run stands, in one line."""
-    parts = [f"step {progress.step}/{progress.steps}", *figures(progress)]
-    return "  ".join([*parts, *time_left(progress)])
+    parts = [f"step {progress.step}/{progress.steps}", *figures(progress), *time_left(progress)]
+    by = by_source_text(progress.loss_by_source)
+    return "  ".join([*parts, f"by source: {by}"] if by else parts)
+
+
+def sample_lines(samples: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Each prompt with what was written after it, and what the row says there; long texts are cut."""
+    lines: list[str] = []
+    for one in samples:
+        lines.append(f"  {one['name']}" if one.get("name") else "  -")
+        lines += _told("asked", one["prompt"], from_end=True)
+        lines += _told("reply", one["reply"])
+        if one.get("wanted") is not None:
+            lines += _told("wanted", one["wanted"])
+    return lines
+
+
+def _told(title: str, text: str, *, from_end: bool = False) -> list[str]:
+    """A text under its title; its end where the beginning says nothing (a prompt's), else its beginning."""
+    lines = [printable(line) for line in str(text).strip().split("\n")]
+    kept = lines[-_SAMPLE_LINES:] if from_end else lines[:_SAMPLE_LINES]
+    if from_end:
+        kept = [line if len(line) <= _COLUMNS else f"...{line[-_COLUMNS:]}" for line in kept]
+    else:
+        kept = [line if len(line) <= _COLUMNS else f"{line[:_COLUMNS]}..." for line in kept]
+    if len(kept) < len(lines):
+        kept = ["...", *kept] if from_end else [*kept, "..."]
+    indent = f"    {title:<7}"
+    return [
+        f"{indent if i == 0 else ' ' * len(indent)}{line}".rstrip() for i, line in enumerate(kept)
+    ]
+
+
+def by_source_text(losses: Mapping[str, float]) -> str:
+    """`code 1.2034, prose 0.9120`; empty where there is but one source."""
+    return ", ".join(f"{name} {loss_text(loss)}" for name, loss in losses.items())
 
 
 def time_left(progress: Progress) -> list[str]:
@@ -91,6 +140,8 @@ def figures(progress: Progress) -> list[str]:
     if progress.tokens_per_second is not None and progress.trained_tokens_per_second is not None:
         found.append(f"{progress.tokens_per_second:,.0f} tok/s")
         found.append(f"{progress.trained_tokens_per_second:,.0f} trained tok/s")
+    if progress.utilisation is not None:
+        found.append(f"MFU {progress.utilisation:.0%}")
     if progress.saved_share is not None:
         found.append(f"shared {progress.saved_share:.0%}")
     if progress.peak_memory_bytes:
@@ -103,6 +154,12 @@ def figures(progress: Progress) -> list[str]:
 def loss_text(loss: object) -> str:
     """Four decimals; a loss that is not a number stands as JSON's null in the log."""
     return f"{loss:.4f}" if isinstance(loss, int | float) else "not a number"
+
+
+def flops_text(flops_per_second: float) -> str:
+    """`73 GFLOP/s`, `412 TFLOP/s`."""
+    giga = flops_per_second / 1e9
+    return f"{giga / 1000:,.0f} TFLOP/s" if giga >= 10_000 else f"{giga:,.0f} GFLOP/s"
 
 
 def bytes_text(count: int) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hone.runs.events import Event
+from hone.runs.metrics import loss_by_source
 
 _RECENT_STEPS = 20  # steps behind the rates shown
 
@@ -17,6 +19,7 @@ class Progress:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._recent: deque[tuple[int, int, float]] = deque(maxlen=_RECENT_STEPS)
+        self._parts: deque[Mapping[str, Any]] = deque(maxlen=_RECENT_STEPS)
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
         self._tokens = 0
@@ -30,6 +33,7 @@ class Progress:
         self.learning_rate: float | None = None
         self.epoch: float | None = None
         self.peak_memory_bytes: int | None = None
+        self.utilisation: float | None = None
         self.ranks = 1
         self._busy: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
 
@@ -52,6 +56,8 @@ class Progress:
         self.step, self.steps = int(event["step"]), int(event["steps"])
         self.loss, self.learning_rate = event["loss"], event["learning_rate"]
         self.epoch, self.peak_memory_bytes = event["epoch"], event["peak_memory_bytes"]
+        self.utilisation = event.get("utilisation")
+        self._parts.append(event.fields)
         tokens, trained = int(event["tokens"]), int(event["trained_tokens"])
         self._recent.append((tokens, trained, float(event["seconds"])))
         busy: list[float] = event.get("busy_seconds") or []
@@ -80,6 +86,11 @@ class Progress:
     def _rate(self, column: int) -> float | None:
         seconds = sum(entry[2] for entry in self._recent)
         return sum(entry[column] for entry in self._recent) / seconds if seconds > 0 else None
+
+    @property
+    def loss_by_source(self) -> dict[str, float]:
+        """Mean loss of each source over the recent steps; empty where there is but one."""
+        return loss_by_source(self._parts)
 
     @property
     def busy_share(self) -> float | None:

@@ -17,7 +17,15 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
-from hone.cli.lines import PHASES, describe, duration_text, figures, step_line, time_left
+from hone.cli.lines import (
+    PHASES,
+    by_source_text,
+    describe,
+    duration_text,
+    figures,
+    step_line,
+    time_left,
+)
 from hone.cli.progress import Progress
 from hone.cli.streams import Look, QuietOutput, look_of
 from hone.runs.events import Event
@@ -29,6 +37,7 @@ _LINES_A_RUN = 10  # and at least about so many of them
 _REDRAWS_A_SECOND = 4
 _BAR_CELLS = 24
 _ALWAYS = {"notice", "data", "halved", "stopped", "finished", "resumed"}
+_DIMMED = {"phase", "saved", "started", "rehearsed", "measured", "tracking"}
 _YELLOW, _DIM, _PLAIN = "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
 
@@ -164,6 +173,8 @@ class LiveScreen:
         parts += [duration_text(here.elapsed_seconds), *time_left(here)]
         text = Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
         text.append("\n" + "  ".join(figures(here)), style="dim")
+        if by_source := by_source_text(here.loss_by_source):
+            text.append(f"\nby source  {by_source}", style="dim")
         return text
 
 
@@ -194,4 +205,4 @@ def paint(text: str, event: str, look: Look) -> str:
         return text
     if event in ("notice", "halved", "stopped"):
         return f"{_YELLOW}{text}{_PLAIN}"
-    return f"{_DIM}{text}{_PLAIN}" if event in ("phase", "saved", "started", "rehearsed") else text
+    return f"{_DIM}{text}{_PLAIN}" if event in _DIMMED else text

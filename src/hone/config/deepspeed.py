@@ -50,6 +50,7 @@ class Facts:
     precision: str
     """In force: `fp32` or `bf16`."""
     learning_rate: float
+    betas: tuple[float, float]
     world: int
     hidden_size: int
 
@@ -214,7 +215,7 @@ class _Reader:
         ours = {
             "lr": ("train.learning_rate", self.facts.learning_rate),
             "weight_decay": ("train.weight_decay", self.facts.train.weight_decay),
-            "betas": ("train.betas", list(self.facts.train.betas)),
+            "betas": ("train.betas", list(self.facts.betas)),
         }
         for key, (name, value) in ours.items():
             said = _said(params.get(key))

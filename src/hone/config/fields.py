@@ -22,12 +22,17 @@ from hone.config.values import members
 ENVIRONMENT_PREFIX = "HONE_"
 SHORT_NAMES = {
     "batch": "train.batch_size",
+    "loraplus_lr_ratio": "train.lora_plus_ratio",
     "lr": "train.learning_rate",
+    "lr_scheduler_type": "train.schedule",
+    "min_lr_ratio": "train.min_learning_rate_ratio",
+    "neftune_noise_alpha": "train.neftune_alpha",
+    "optim": "train.optimizer",
     "output": "output.dir",
     "rank": "tuning.lora.r",
     "steps": "train.max_steps",
 }
-"""What people write for a setting whose name is longer; used to guess, never accepted as a name."""
+"""What people write for a setting that has another name; used to guess, never accepted as a name."""
 _PARALLEL = re.compile(
     r"(context|expert|pipeline|sequence|tensor)_?(model_)?parallel(ism)?(_size|_degree)?"
     r"|(cp|ep|pp|sp|tp|ulysses|autotp)(_size|_degree)?"
@@ -63,7 +68,7 @@ class Setting:
     def choices(self) -> tuple[str, ...]:
         """The words among which one must be chosen, if it is so."""
         kinds = members(self.annotation)
-        return tuple(word for k in kinds if get_origin(k) is Literal for word in get_args(k))
+        return tuple(str(word) for k in kinds if get_origin(k) is Literal for word in get_args(k))
 
     @property
     def item_keys(self) -> Mapping[str, Setting]:
@@ -111,10 +116,11 @@ def _walk(section: type[Section], prefix: str) -> Iterable[Setting]:
 
 
 def _inner_bounds(annotation: Any) -> Iterable[object]:
-    """Bounds that stand inside a union or a tuple, as in `Count | Literal["auto"]`."""
+    """Bounds that stand inside a union or a tuple, as in `Count | Literal["auto"]`, however deep."""
     for part in get_args(annotation):
         for extra in getattr(part, "__metadata__", ()):
             yield from getattr(extra, "metadata", ())
+        yield from _inner_bounds(part)
 
 
 def _limits(metadata: Iterable[object]) -> list[str]:
@@ -141,11 +147,23 @@ def _kind_in_words(kind: Any, limits: str) -> str:
     if origin is tuple:
         return f"a list of {len(get_args(kind))} numbers, each{limits.replace(', ', ' ', 1)}"
     if origin is list:
-        return "a list of texts"
+        words = [word for item in _items(kind) if _is_choice(item) for word in get_args(item)]
+        if words:
+            return f"a list of {', '.join(words)}"
+        return "a list of whole numbers" if int in _items(kind) else "a list of texts"
     if origin is dict:
         return "a mapping such as {name: value}"
     plain = {int: f"a whole number{limits}", float: f"a number{limits}", bool: "true or false"}
     return plain.get(kind, "text")
+
+
+def _is_choice(kind: object) -> bool:
+    return get_origin(kind) is Literal
+
+
+def _items(kind: Any) -> tuple[object, ...]:
+    """The alternatives of a list's items."""
+    return tuple(part for each in get_args(kind) for part in members(each))
 
 
 def nearest_name(name: str) -> str | None:

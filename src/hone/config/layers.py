@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ from hone.config.fields import (
     settings,
 )
 from hone.config.files import read_config, read_yaml
-from hone.config.sections import Config
+from hone.config.sections import Config, QuantizationSection, TrainSection
 from hone.config.values import Node, fit, plain_scalar, takes_structure, wants_text
 from hone.errors import ConfigError
 
@@ -187,11 +187,29 @@ def _validated(gathered: _Gathered) -> Resolved:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise_complaints([*complaints, *translate(error, gathered.values, gathered.origins)])
+    complaints += _contradictions(config, gathered.origins)
     if complaints:
         raise_complaints(complaints)
     origins = {name: gathered.origins.get(name, DEFAULT) for name in settings()}
     entries = {key: said for key, said in gathered.origins.items() if key not in origins}
     return Resolved(config, origins | entries)
+
+
+def _contradictions(config: Config, said: Mapping[str, str]) -> Iterable[Complaint]:
+    """A complaint for each setting that was said, would change the result, and cannot with the others as they are.
+
+    A value that is the default is none: a written configuration says every key.
+    """
+    tuning = config.tuning
+    for key, default in QuantizationSection():
+        name = f"tuning.quantization.{key}"
+        asked = name in said and getattr(tuning.quantization, key) != default
+        if asked and tuning.method != "qlora":
+            yield Complaint(
+                f"{name} is for a quantised base, and tuning.method is {tuning.method!r}",
+                said[name],
+                f"set tuning.method=qlora, or remove {name}",
+            )
 
 
 def _not_unicode(gathered: _Gathered) -> Iterable[Complaint]:
@@ -204,17 +222,92 @@ def _not_unicode(gathered: _Gathered) -> Iterable[Complaint]:
             yield Complaint(what, gathered.origins.get(name), "rename the file, or fix the text")
 
 
+def _idle_in_training(train: TrainSection) -> list[tuple[Iterable[str], bool, str]]:
+    """Settings of the schedule and the optimizer that others leave without effect."""
+    schedule = f"train.schedule is {train.schedule!r}"
+    floor, decay = "train.min_learning_rate_ratio", ("train.decay_ratio", "train.decay_shape")
+    return [
+        (("train.warmup_ratio",), train.warmup_steps is not None, "train.warmup_steps is set"),
+        ((floor,), train.schedule == "constant", schedule),
+        (decay, train.schedule != "wsd", schedule),
+        (("train.betas",), train.optimizer == "adafactor", "train.optimizer is 'adafactor'"),
+    ]
+
+
+_TRACKERS_WITH: Final[Mapping[str, frozenset[str]]] = {
+    "project": frozenset({"wandb", "trackio", "mlflow"}),
+    "name": frozenset({"wandb", "trackio", "mlflow"}),
+    "tags": frozenset({"wandb", "mlflow"}),
+    "entity": frozenset({"wandb"}),
+    "uri": frozenset({"mlflow"}),
+    "folder": frozenset({"tensorboard", "wandb"}),
+}
+
+
+def _idle_tracking(config: Config) -> Iterable[tuple[Iterable[str], bool, str]]:
+    """For each setting of trackers: whether none of those that are told knows it."""
+    chosen = set(config.output.trackers)
+    for key, trackers in _TRACKERS_WITH.items():
+        reason = f"output.trackers names none of {', '.join(sorted(trackers))}"
+        yield (f"output.track.{key}",), not chosen & trackers, reason
+
+
 def idle_settings(resolved: Resolved) -> list[str]:
     """One sentence for each setting that was said and has no effect with the others as they are."""
     config, said = resolved.config, {k for k, v in resolved.origins.items() if v != DEFAULT}
+    tuning, method = config.tuning, f"tuning.method is {config.tuning.method!r}"
+    four_bits = ("tuning.quantization.quant_type", "tuning.quantization.double_quant")
     idle: list[tuple[Iterable[str], bool, str]] = [
         (
             (name for name in said if name.startswith("tuning.lora.")),
-            config.tuning.method != "lora",
-            f"tuning.method is {config.tuning.method!r}",
+            not tuning.is_adapter,
+            method,
         ),
+        (
+            (name for name in said if name.startswith("tuning.freeze.")),
+            tuning.method != "freeze",
+            method,
+        ),
+        (
+            ("tuning.freeze.trainable_modules",),
+            tuning.method == "freeze" and tuning.freeze.trainable_layers == 0,
+            "tuning.freeze.trainable_layers is 0",
+        ),
+        (
+            ("tuning.lora.pissa_niter",),
+            tuning.is_adapter and tuning.lora.init != "pissa",
+            f"tuning.lora.init is {tuning.lora.init!r}",
+        ),
+        (
+            (name for name in said if name.startswith("tuning.quantization.")),
+            tuning.method != "qlora",
+            method,
+        ),
+        (
+            four_bits,
+            tuning.method == "qlora" and tuning.quantization.bits == 8,
+            "tuning.quantization.bits is 8",
+        ),
+        (("model.new_token_init",), not config.model.additions, "model.new_tokens is empty"),
         (("train.epochs",), config.train.max_steps is not None, "train.max_steps is set"),
         (("compute.share_prefixes",), not config.compute.pack, "compute.pack is false"),
+        (
+            ("compute.share_prefixes",),
+            config.train.neftune_alpha > 0 and config.compute.share_prefixes,
+            "train.neftune_alpha is set, and its noise depends on a row's length",
+        ),
+        (
+            ("train.lora_plus_ratio",),
+            not config.tuning.method.endswith("lora"),
+            f"tuning.method is {config.tuning.method!r}",
+        ),
+        *_idle_in_training(config.train),
+        (
+            ("train.sample_prompts", "train.sample_tokens", "train.sample_temperature"),
+            config.train.sample_steps is None,
+            "train.sample_steps is unset",
+        ),
+        *_idle_tracking(config),
     ]
     return [
         f"{name} has no effect: {reason}"

@@ -115,21 +115,32 @@ class ControlTokens:
         known = self._memo.get(text)
         if known is None:
             held = (
-                any(one in text for one in self._single)
-                or self._holds(text)
+                self._spells(text)
                 or text.startswith(self._completed_before)
                 or text.endswith(self._completed_after)
                 or text in self._completed_around
             )
             others = _NONE
-            if any(head in text for head in self._other_heads):
-                others = frozenset(found[0] for found in self._others.finditer(text))
+            for head in self._other_heads:
+                if head in text:
+                    others = frozenset(found[0] for found in self._others.finditer(text))
+                    break
             starts, ends = text.startswith(self._endings), text.endswith(self._beginnings)
             known = (held, starts, ends, others)
             if len(self._memo) >= _MEMO_TEXTS:
                 self._memo.clear()
             self._memo[text] = known
         return known
+
+    def _spells(self, text: str) -> bool:
+        """Whether a whole token stands in the text. Plain loops: this sees every text of every row."""
+        for one in self._single:
+            if one in text:
+                return True
+        for head in self._heads:
+            if head in text:
+                return self._holds(text)
+        return False
 
     def _holds(self, text: str) -> bool:
         return any(head in text for head in self._heads) and self._pattern.search(text) is not None

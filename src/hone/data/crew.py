@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
@@ -26,6 +27,7 @@ _TRIES: Final = 3
 _SECRETS: Final = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 _NICENESS: Final = 5
 
+Understood = TypeVar("Understood")
 Job = dict[str, Any]
 Next = Callable[[], Job | None]
 """The next job; waits for one, and answers None when there will be no more."""
@@ -144,6 +146,45 @@ class Crew:
             process.wait()
         with self._lock:
             self._processes.discard(process)
+
+
+def each(
+    jobs: Sequence[Job],
+    order: DataclassInstance,
+    workers: int,
+    understand: Callable[[dict[str, Any]], Understood],
+    program: str = "hone.data.worker",
+) -> list[Understood]:
+    """What `understand` makes of the answers to `jobs`, in their order, by a crew of at most `workers`.
+
+    An answer is understood as it comes: as JSON it takes ten times the room. The crew is gone afterwards.
+    Raises the first HoneError that is answered; jobs not begun by then are left.
+    """
+    waiting = deque(enumerate(jobs))
+    found: dict[int, Understood] = {}
+    faults: list[HoneError] = []
+
+    def next_job() -> Job | None:
+        try:
+            number, job = waiting.popleft()
+        except IndexError:
+            return None
+        return None if faults else {**job, "number": number}
+
+    def hear(job: Job, answer: dict[str, Any] | HoneError) -> None:
+        if isinstance(answer, HoneError):
+            faults.append(answer)
+        else:
+            found[job["number"]] = understand(answer)
+
+    crew = Crew(order, min(workers, len(jobs)), next_job, hear, program)
+    try:
+        crew.join()
+    finally:
+        crew.close()
+    if faults:
+        raise faults[0]
+    return [found[number] for number in range(len(jobs))]
 
 
 def _ask(process: subprocess.Popen[bytes], job: Job) -> dict[str, Any] | HoneError | None:

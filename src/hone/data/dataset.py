@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,11 @@ class Dataset:
         self._first: Int64 = np.cumsum([0, *(one.index.num_rows for one in files)], dtype=np.int64)
         every = np.arange(int(self._first[-1]), dtype=np.int64)
         self._rows: Int64 = every if rows is None else np.asarray(rows, dtype=np.int64)
+
+    @property
+    def files(self) -> tuple[PreparedFile, ...]:
+        """Where its rows come from, in the order in which they are numbered."""
+        return self._files
 
     @property
     def num_rows(self) -> int:
@@ -99,19 +104,20 @@ class Dataset:
 
     def figures(self) -> Figures:
         """Counts by the rows that are prepared; scaled up where some are not."""
-        told: list[NDArray[np.int64]] = []
-        for file, numbers in self.places(np.arange(self.num_rows)):
-            told.append(file.figures(numbers))
-        found = np.concatenate(told, axis=1) if told else np.zeros((4, 0), dtype=np.int64)
-        ready = found.shape[1]
+        found: Int64 = np.zeros(5, dtype=np.int64)
+        for file, numbers in self._by_file(self._rows):
+            own = file.figures(numbers)
+            found[:4] += own[:4]
+            found[4] = max(found[4], own[4])
+        ready = int(found[0])
         scale = self.num_rows / ready if ready else 0.0
-        examples, tokens, trained = (round(int(found[i].sum()) * scale) for i in range(3))
+        examples, tokens, trained = (round(int(found[i]) * scale) for i in (1, 2, 3))
         return Figures(
             rows=self.num_rows,
             examples=examples,
             tokens=tokens,
             trained_tokens=trained,
-            longest=int(found[3].max(initial=0)),
+            longest=int(found[4]),
             ready=ready,
         )
 
@@ -126,9 +132,10 @@ class Dataset:
 
     def places(self, rows: Sequence[int] | Int64) -> list[tuple[PreparedFile, Int64]]:
         """For each file: the numbers that these rows have in it, in order."""
-        numbers = self._rows[np.asarray(rows, dtype=np.int64)]
-        found: list[tuple[PreparedFile, Int64]] = []
+        return list(self._by_file(self._rows[np.asarray(rows, dtype=np.int64)]))
+
+    def _by_file(self, numbers: Int64) -> Iterator[tuple[PreparedFile, Int64]]:
         for at, file in enumerate(self._files):
             own = numbers[(numbers >= self._first[at]) & (numbers < self._first[at + 1])]
-            found.append((file, own - self._first[at]))
-        return found
+            own -= self._first[at]
+            yield file, own

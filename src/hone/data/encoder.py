@@ -56,7 +56,7 @@ class FastEncoder:
     """Encodes plain text; `None` for a text that only the tokenizer itself can be trusted with."""
 
     def __init__(self, core: _Core, doubtful: re.Pattern[str], *, composes: bool) -> None:
-        self._encode = core.encoding.encode_to_numpy
+        self._encode = core.encoding.encode_ordinary  # half the time of its method for arrays
         self._ids = core.ids
         self._made = core.made
         self._doubtful = doubtful
@@ -73,8 +73,8 @@ class FastEncoder:
                 return None
             if self._composes and not unicodedata.is_normalized("NFC", text):
                 return None
-        found = self._encode(text, disallowed_special=())
-        return found.view(np.int32) if self._ids is None else self._ids[found]
+        found: Int32 = np.array(self._encode(text), dtype=np.int32)
+        return found if self._ids is None else self._ids[found]
 
 
 def build_encoder(

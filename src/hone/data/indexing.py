@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hone.config.sections import DataSection
-from hone.data.crew import Crew, Job
+from hone.data.crew import each
 from hone.data.lines import (
     LineIndex,
     Part,
@@ -22,7 +20,7 @@ from hone.data.lines import (
 from hone.data.reader import RowReader
 from hone.data.road import row_format
 from hone.data.workshop import Order, Workshop
-from hone.errors import DataError, HoneError
+from hone.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -80,33 +78,8 @@ def read_index(
 def _by_crew(
     order: Order, parts: list[tuple[int, int]], workers: int, *, contents: bool
 ) -> list[Part]:
-    jobs = deque(
-        {"scan": list(part), "contents": contents, "number": n} for n, part in enumerate(parts)
-    )
-    found: dict[int, Part] = {}
-    faults: list[HoneError] = []
-
-    def next_job() -> Job | None:
-        try:
-            return None if faults else jobs.popleft()
-        except IndexError:
-            return None
-
-    def hear(job: Job, answer: dict[str, Any] | HoneError) -> None:
-        if isinstance(answer, HoneError):
-            faults.append(answer)
-            return
-        part = Part.from_json(answer["part"])
-        found[job["number"]] = part
-
-    crew = Crew(order, min(workers, len(parts)), next_job, hear)
-    try:
-        crew.join()
-    finally:
-        crew.close()
-    if faults:
-        raise faults[0]
-    return [found[number] for number in range(len(parts))]
+    jobs = [{"scan": list(part), "contents": contents} for part in parts]
+    return each(jobs, order, workers, lambda answer: Part.from_json(answer["part"]))
 
 
 def name_content(file: str) -> str:

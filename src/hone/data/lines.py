@@ -21,7 +21,7 @@ from hone.data.example import Origin
 from hone.data.reader import Row, RowReader, is_blank, lines_in
 from hone.data.strict import parse_row
 from hone.errors import DataError
-from hone.pack import Int64, UInt64
+from hone.pack import Int32, Int64, UInt64
 
 PART_BYTES: Final = 16 * 2**20
 _CHUNK_BYTES: Final = 2**20
@@ -66,8 +66,8 @@ class Part:
     """The rows of one part; lines count from 0 at its first line."""
 
     start: Int64  # [rows] byte at which the row begins
-    size: Int64  # [rows] bytes of the row
-    line: Int64  # [rows]
+    size: Int32  # [rows] bytes of the row
+    line: Int32  # [rows]
     content: UInt64  # [rows] a name of what each row says, or [0]
     lines: int
     blank_lines: int
@@ -90,10 +90,11 @@ class Part:
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Part:
         """What `to_json` gave."""
-        columns = {key: np.array(told[key], dtype=np.int64) for key in ("start", "size", "line")}
         faults = tuple(Fault(*fault) for fault in told["faults"])
         return cls(
-            **columns,
+            start=np.array(told["start"], dtype=np.int64),
+            size=np.array(told["size"], dtype=np.int32),
+            line=np.array(told["line"], dtype=np.int32),
             content=np.array(told["content"], dtype=np.uint64),
             lines=told["lines"],
             blank_lines=told["blank_lines"],
@@ -107,8 +108,8 @@ class LineIndex:
     """Every usable row of a file: where it begins, how long it is, and on which 1-based line it stands."""
 
     start: Int64  # [rows]
-    size: Int64  # [rows]
-    line: Int64  # [rows]
+    size: Int32  # [rows]
+    line: Int32  # [rows]
     content: UInt64  # [rows] a name of what each row says, or [0]
     blank_lines: int = 0
     had_bom: bool = False
@@ -144,10 +145,11 @@ class _Rows:
             self.content.append(said.content_hash())
         return True
 
-    def columns(self) -> tuple[Int64, Int64, Int64, UInt64]:
+    def columns(self) -> tuple[Int64, Int32, Int32, UInt64]:
         """Start, size, line and content of each row."""
         found = np.array(self.places, dtype=np.int64).reshape(-1, 3)
-        start, size, line = (np.ascontiguousarray(found[:, i]) for i in range(3))
+        start = np.ascontiguousarray(found[:, 0])
+        size, line = (found[:, i].astype(np.int32) for i in (1, 2))
         return start, size, line, np.array(self.content, dtype=np.uint64)
 
 
@@ -239,7 +241,7 @@ def join_parts(parts: Sequence[Part], *, had_bom: bool) -> LineIndex:
     return LineIndex(
         np.concatenate([part.start for part in parts]),
         np.concatenate([part.size for part in parts]),
-        np.concatenate([part.line + before for before, part in placed]),
+        np.concatenate([part.line + np.int32(before) for before, part in placed]),
         np.concatenate([part.content for part in parts]),
         sum(part.blank_lines for part in parts),
         had_bom,

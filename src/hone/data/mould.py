@@ -30,8 +30,8 @@ _STRUCTURES: Final = 1024
 _MOULDS_EACH: Final = 8
 _MESSAGES: Final = 64  # longer conversations are too seldom alike
 
-Wanted = tuple[str, bool, str]
-"""A piece of text, whether it continues other text, and the row's mark, which is none."""
+Wanted = tuple[str, bool]
+"""A piece of text, and whether it continues other text."""
 Said = tuple[str, str, str | None]
 """A message as the template gets it: role, text, reasoning."""
 
@@ -110,11 +110,11 @@ class Mould:
         for sheet in self.sheets:
             for slot in sheet.slots:
                 if slot.ids is None:
-                    found.append((slot.text(texts), slot.continues, ""))
+                    found.append((slot.text(texts), slot.continues))
             for _, _, _, seam in sheet.spans:
                 if seam is not None:
                     found += [
-                        (part.text(texts), part.continues, "")
+                        (part.text(texts), part.continues)
                         for part in (seam.head, seam.tail)
                         if part.ids is None
                     ]
@@ -223,7 +223,7 @@ class Moulds:
             return
         try:
             mould = self._made(structure, texts, tuple(remarks))
-            cast = mould.cast(self._pieces.every(mould.wanted(texts)), rendered[0].origin)
+            cast = mould.cast(self._pieces.plain(mould.wanted(texts)), rendered[0].origin)
         except (_UnfitError, UntraceableError, TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):  # fmt: skip
             self._kept[structure] = None
             return

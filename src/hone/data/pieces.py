@@ -136,6 +136,24 @@ class Pieces:
         """Ids of each (text, continues, mark); those that were not fetched are encoded one by one."""
         return [self.ids(text, continues=goes_on, mark=mark) for text, goes_on, mark in pieces]
 
+    def plain(self, texts: Iterable[tuple[str, bool]]) -> list[Int32]:
+        """Ids of each (text, continues), no one of which needs a mark."""
+        found: list[Int32] = []
+        for text, continues in texts:
+            key = (text, continues, False)
+            ids = self._cache.get(key)
+            if ids is None and self._encoder is not None:
+                ids = self._encoder.encode(text)
+                if ids is not None:
+                    self._keep(key, ids)
+            found.append(self.ids(text, continues=continues, mark="") if ids is None else ids)
+        return found
+
+    @property
+    def encodes_one_by_one(self) -> bool:
+        """Whether nothing is won by encoding many pieces at once."""
+        return self._encoder is not None
+
     def ids_of(self, parts: Iterable[Part], mark: str) -> list[Int32]:
         """Ids of each part."""
         return [

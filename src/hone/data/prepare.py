@@ -31,7 +31,7 @@ from hone.pack import Int64
 Say = Callable[[str, dict[str, Any]], None]
 
 # Part of the cache's key: raise it whenever the same rows would be rendered to other Examples.
-_ROAD_VERSION: Final = 5
+_ROAD_VERSION: Final = 6
 _CREW_BYTES: Final = 8 * 2**20  # a smaller file is prepared before its processes have started
 _MOST_WORKERS: Final = 8
 _SAMPLE_ROWS: Final = 256

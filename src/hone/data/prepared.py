@@ -21,7 +21,7 @@ from hone.data.hold import Hold
 from hone.data.index_file import write_index
 from hone.data.ledger import Ledger
 from hone.data.lines import LineIndex
-from hone.data.segment import SUFFIX, Segment, disk_errors, open_segment
+from hone.data.segment import SUFFIX, Segment, disk_errors, open_segment, totals
 from hone.data.workshop import Place, Workshop
 from hone.errors import DataError, EnvironmentFault, HoneError
 from hone.pack import Int64
@@ -140,14 +140,19 @@ class PreparedFile:
         return Origin(self.name, int(self.index.line[row]))
 
     def figures(self, rows: Int64) -> Int64:
-        """[4, R] Examples, tokens, trained tokens and tokens of the longest Example, of those of these
-        rows that are prepared."""
+        """[5] how many of these rows are prepared; their Examples, tokens and trained tokens; and the tokens
+        of the longest Example. Segment by segment: a table of all rows would be the largest thing in memory."""
         with self._changed:
             segments = list(self._segments)
-        every: Int64 = np.zeros((4, self.index.num_rows), dtype=np.int64)
+        wanted = np.zeros(self.index.num_rows, dtype=np.bool_)
+        wanted[rows] = True
+        found: Int64 = np.zeros(5, dtype=np.int64)
         for segment in segments:
-            every[:, segment.row] = segment.figures
-        return every[:, rows[self._segment_of[rows] >= 0]]
+            own = wanted[segment.row]
+            told = segment.totals if own.all() else totals(segment.figures[:, own])
+            found[:4] += told[:4]
+            found[4] = max(found[4], told[4])
+        return found
 
     def follow(self, order: Int64, *, then_wait: bool = False) -> None:
         """Prepare rows in this order from now on; rows that it does not name follow at the end, or wait for

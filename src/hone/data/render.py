@@ -249,14 +249,16 @@ class Renderer:
             yield from turn.remarks
 
     def _wanted(self, draft: _Draft) -> Iterable[tuple[str, bool, str]]:
-        if draft.mould is not None:
-            draft.wanted = draft.mould.wanted(draft.texts)
-            return draft.wanted
-        return self._wanted_with_care(draft)
+        if draft.mould is None:
+            return self._wanted_with_care(draft)
+        draft.wanted = draft.mould.wanted(draft.texts)
+        if self._pieces.encodes_one_by_one:
+            return ()
+        return [(text, continues, "") for text, continues in draft.wanted]
 
     def _finish(self, draft: _Draft) -> Rendered:
         if draft.mould is not None:
-            ids = self._pieces.every(draft.wanted)
+            ids = self._pieces.plain(draft.wanted)
             cast = draft.mould.cast(ids, draft.conversation.origin)
             if cast is not None:
                 return Rendered(cast, draft.mould.remarks)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Generator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -27,7 +26,7 @@ _NAME_DIGITS: Final = 32
 class Segment:
     """Prepared rows, in the order in which they were prepared.
 
-    Arrays: `row` int64[R], the row's number in its file's index; `row_start` int64[R + 1] into Examples;
+    Arrays: `row` int32[R], the row's number in its file's index; `row_start` int64[R + 1] into Examples;
     `example_start` int64[E + 1] into `input_ids` int32[T]; `run_start` int64[E + 1] into runs of equal
     weight: `run_stop` int32[W], counted from the Example's beginning, and `run_weight` float32[W].
     """
@@ -36,7 +35,7 @@ class Segment:
         self._arrays = arrays
         self.about = about
         """Plain JSON that was stored with it."""
-        self.row: Int64 = np.asarray(arrays["row"], dtype=np.int64)
+        self.row: Int32 = np.asarray(arrays["row"], dtype=np.int32)
         self._row_start: Int64 = np.asarray(arrays["row_start"])
         self._example_start: Int64 = np.asarray(arrays["example_start"])
         self._run_start: Int64 = np.asarray(arrays["run_start"])
@@ -53,9 +52,9 @@ class Segment:
         stops = _run_stops(weight, starts)
         run_start = np.searchsorted(stops, starts, side="right").astype(np.int64)
         owner = np.repeat(np.arange(len(examples)), np.diff(run_start))
-        return cls(
+        made = cls(
             {
-                "row": np.array([number for number, _ in rows], dtype=np.int64),
+                "row": np.array([number for number, _ in rows], dtype=np.int32),
                 "row_start": np.cumsum([0, *(len(found) for _, found in rows)], dtype=np.int64),
                 "example_start": starts,
                 "input_ids": np.concatenate(ids).astype(np.int32, copy=False),
@@ -63,8 +62,10 @@ class Segment:
                 "run_stop": (stops - starts[owner]).astype(np.int32),
                 "run_weight": weight[stops - 1].astype(np.float32),
             },
-            about,
+            {},
         )
+        made.about = {**about, "totals": totals(made.figures).tolist()}
+        return made
 
     @property
     def num_tokens(self) -> int:
@@ -76,7 +77,12 @@ class Segment:
         first, last = int(self._row_start[place]), int(self._row_start[place + 1])
         return [self._example(number, origin) for number in range(first, last)]
 
-    @cached_property
+    @property
+    def totals(self) -> Int64:
+        """[5] of all its rows, as `totals` counts; stored with it, so that no array is touched."""
+        return np.array(self.about["totals"], dtype=np.int64)
+
+    @property
     def figures(self) -> Int64:
         """[4, R] Examples, tokens, trained tokens and tokens of the longest Example of each row."""
         stops = np.asarray(self._arrays["run_stop"], dtype=np.int64)
@@ -125,6 +131,13 @@ class Segment:
         return Example(ids, weight, origin)
 
 
+def totals(figures: Int64) -> Int64:
+    """[5] rows, Examples, tokens, trained tokens, and the tokens of the longest Example, of [4, R] figures."""
+    return np.array(
+        [figures.shape[1], *figures[:3].sum(axis=1), figures[3].max(initial=0)], dtype=np.int64
+    )
+
+
 def _sums(values: Int64, starts: Int64) -> Int64:
     """Sums of values[starts[i]:starts[i + 1]]."""
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
@@ -157,7 +170,7 @@ def open_segment(path: Path) -> Segment | None:
         first, last = (int(offset) for offset in header["row"]["data_offsets"])
         with path.open("rb") as file:
             file.seek(8 + size + first)
-            arrays["row"] = np.frombuffer(file.read(last - first), dtype=_TYPES["I64"])
+            arrays["row"] = np.frombuffer(file.read(last - first), dtype=_TYPES["I32"])
         return Segment(arrays, about)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from hone.data.example import Example
 from hone.data.layout import Branch, branch, lay_out
-from hone.data.mix import mixed_order, rows_of_mixed_step
+from hone.data.mix import mixed_order, rows_of_mixed_step, source_of
 from hone.data.order import steps_per_epoch
 from hone.pack import Int64, Step
 
@@ -53,9 +53,15 @@ class StepSource:
         share_prefixes: bool,
         pack: bool,
         weights: tuple[float, ...] | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
-        """`weights`: the proportions in which several sources are mixed; None takes every row once."""
+        """`weights`: the proportions in which several sources are mixed; None takes every row once. `sources`: what
+        each is called, for losses by source; sources of one name are one. Empty: steps do not tell them."""
         self._weights = weights
+        names = tuple(dict.fromkeys(sources))
+        self._sources = names if len(names) > 1 else ()
+        self._source_places = np.asarray([names.index(one) for one in sources], dtype=np.int64)
+        self._row_counts = rows.row_counts if self._sources else ()
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
@@ -92,6 +98,13 @@ class StepSource:
         order = mixed_order(self._rows.row_counts, self._weights, self._seed, epoch, self._shuffle)
         return order[within * self._batch_size :]
 
+    def _sources_of(self, rows: Sequence[int]) -> tuple[int, ...]:
+        """The place of each row's source among the names; empty where there is but one."""
+        if not self._sources:
+            return ()
+        source, _ = source_of(np.asarray(rows, dtype=np.int64), self._row_counts)
+        return tuple(int(place) for place in self._source_places[source])
+
     def _lay_out(self, index: int, rows: Sequence[int], budget: int) -> Step:
         branches: list[Branch] = []
         tokens = 0
@@ -108,6 +121,8 @@ class StepSource:
             index=index,
             packs=packs,
             row_names=tuple(self._rows.row_name(row) for row in rows),
+            sources=self._sources,
+            row_sources=self._sources_of(rows),
             tokens=tokens,
             trained_tokens=sum(item.target.shape[0] for item in branches),
             weight=float(sum(np.sum(item.weight, dtype=np.float64) for item in branches)),

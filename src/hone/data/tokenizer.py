@@ -41,6 +41,16 @@ class Added:
     normalized: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token added to the folder's own: its text, its id, and the ids that spelled it before."""
+
+    text: str
+    id: int
+    special: bool
+    pieces: tuple[int, ...]
+
+
 class TextTokenizer:
     """The tokenizer of a model folder, as `transformers` would load it from its `tokenizer.json`.
 
@@ -55,6 +65,7 @@ class TextTokenizer:
         chat_template: str | None = None,
         tool_template: str | None = None,
         folder: Path | None = None,
+        additions: Sequence[tuple[str, bool]] = (),
     ) -> None:
         self._backend = backend
         self._config = config or {}
@@ -70,10 +81,17 @@ class TextTokenizer:
         self._texts: dict[int, str] = {}
         backend.no_truncation()
         backend.no_padding()
+        self.additions = tuple(additions)
+        """Texts that were asked to be tokens of their own, and whether as control tokens."""
+        self.known: tuple[str, ...] = ()
+        """Those of them that were tokens already, and were left as they are."""
+        self.new: tuple[NewToken, ...] = self._extend()
+        """The others."""
 
     @classmethod
-    def load(cls, folder: Path) -> TextTokenizer:
-        """Read `tokenizer.json` and the configuration beside it.
+    def load(cls, folder: Path, additions: Sequence[tuple[str, bool]] = ()) -> TextTokenizer:
+        """Read `tokenizer.json` and the configuration beside it; `additions` are texts that become tokens, and
+        whether as control tokens.
 
         Raises ModelError when the folder holds no usable tokenizer.
         """
@@ -101,7 +119,26 @@ class TextTokenizer:
             chat_template=templates.get("default"),
             tool_template=templates.get("tool_use"),
             folder=folder,
+            additions=additions,
         )
+
+    def _extend(self) -> tuple[NewToken, ...]:
+        """Add what was asked for; ids follow the last one, in the order of asking."""
+        backend = self._backend
+        fresh = [one for one in self.additions if backend.token_to_id(one[0]) is None]
+        self.known = tuple(one[0] for one in self.additions if one not in fresh)
+        pieces = [tuple(self.encode_many([text], continues=True)[0]) for text, _ in fresh]
+        for text, special in fresh:
+            _add(backend, AddedToken(text, special=special, normalized=False))
+        return tuple(
+            NewToken(text, cast(int, backend.token_to_id(text)), special, spelled)
+            for (text, special), spelled in zip(fresh, pieces, strict=True)
+        )
+
+    @property
+    def backend_json(self) -> str:
+        """What its `tokenizer.json` would say, additions included."""
+        return self._backend.to_str(pretty=True)
 
     @cached_property
     def added(self) -> tuple[Added, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from hone.errors import DataError
 
 FAST_ENCODER_BYTES: Final = 8 * 2**20
 """Size of a file from which building the fast encoder pays."""
+_READ_BYTES: Final = 1 << 20
 
 Place = tuple[int, int, int, int]
 """A row: its number in the index, first byte, bytes, 1-based line."""
@@ -46,6 +47,8 @@ class Order:
     proofs: str | None
     byte_level: bool = False
     """Whether a token is a byte of text at least."""
+    additions: tuple[tuple[str, bool], ...] = ()
+    """What the tokenizer has beyond its folder's own."""
 
     @classmethod
     def for_file(
@@ -69,6 +72,7 @@ class Order:
             max_length,
             None if proofs is None else str(proofs),
             tokenizer.is_byte_level,
+            tokenizer.additions,
         )
 
 
@@ -108,7 +112,7 @@ class Workshop:
             shape=self.order.shape,
         )
         with self._reading():
-            found = [(place, self._bytes(place)) for place in sorted(places)]
+            found = list(self._lines(sorted(places)))
         self.check_stamp()  # after reading and before parsing: a file cut short is told as what it is
         rows = [self._row(place, data) for place, data in found]
         prepared: list[tuple[int, Sequence[Example]]] = [
@@ -124,12 +128,21 @@ class Workshop:
             self._stream.close()
             self._stream = None
 
-    def _bytes(self, place: Place) -> bytes:
+    def _lines(self, places: Sequence[Place]) -> Iterator[tuple[Place, bytes]]:
+        """The bytes of each row; neighbours in the file are read at once."""
         if self._stream is None:
             self._stream = Path(self.order.file).open("rb")  # noqa: SIM115 - closed by close()
-        _, start, size, _ = place
-        self._stream.seek(start)
-        return self._stream.read(size)
+        first = 0
+        for after in range(1, len(places) + 1):
+            begin, end = places[first][1], sum(places[after - 1][1:3])
+            if after < len(places) and places[after][1] <= end + 2 and end - begin < _READ_BYTES:
+                continue
+            self._stream.seek(begin)
+            block = self._stream.read(end - begin)
+            for place in places[first:after]:
+                at = place[1] - begin
+                yield place, block[at : at + place[2]]
+            first = after
 
     def _row(self, place: Place, data: bytes) -> Row:
         _, start, size, line = place
@@ -164,7 +177,8 @@ class Workshop:
         if self._tools is not None:
             tokenizer, template = self._tools
         else:
-            tokenizer = TextTokenizer.load(Path(self.order.tokenizer))
+            added = [(text, special) for text, special in self.order.additions]
+            tokenizer = TextTokenizer.load(Path(self.order.tokenizer), added)
             template = load_template(
                 tokenizer, choice=self._section.template, variables=self._section.template_kwargs
             )

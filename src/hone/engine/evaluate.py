@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -17,6 +17,7 @@ from hone.engine.deal import deal
 from hone.engine.memory import free_caches
 from hone.engine.module import LossModule
 from hone.engine.numbers import read_numbers
+from hone.engine.parts import Part, RowLosses, parts_of
 from hone.engine.stop import ShouldStop, agreed
 from hone.engine.strategy import Strategy
 from hone.pack import Pack, Step
@@ -33,11 +34,17 @@ class HeldOut(Source, Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` = sum(weight x nll) / sum(weight) over all held-out rows."""
+    """`loss` = sum(weight x nll) / sum(weight) over all held-out rows.
+
+    The plain negative log-likelihood whatever is trained on: no smoothing, no z-loss, no weight by
+    probability, no noise. So runs with other objectives stay comparable.
+    """
 
     loss: float
     rows: int
     trained_tokens: int
+    sources: dict[str, Part] = field(default_factory=dict[str, Part])
+    """The part of each source, where there are several."""
 
 
 def evaluate(
@@ -57,6 +64,9 @@ def evaluate(
     """
     ranks = strategy.ranks
     terms: list[Tensor] = []
+    row_terms: list[Tensor] = []
+    counts: list[int] = []  # of row terms, by step
+    steps: list[Step] = []
     weight, rows, trained = 0.0, 0, 0
     budget = micro_batch_tokens
     module.train(False)
@@ -65,14 +75,19 @@ def evaluate(
             while True:
                 step = held_out.step(index, budget)
                 packs = strategy.passes(deal(step.packs, ranks.world, speeds))
-                found = _terms(strategy, packs, f"evaluation, step {index + 1}")
+                found = _terms(module, strategy, packs, f"evaluation, step {index + 1}")
                 fits = found is not None
                 # Who cannot redo it must not ask the others: they wait inside a pass.
                 if (fits or strategy.redoes) and not ranks.any(not fits):
                     break
                 free_caches()
                 budget = lower(held_out, step, budget)
-            terms += found or []
+            assert found is not None
+            terms += found.terms
+            if step.sources:
+                row_terms += found.rows
+                counts.append(sum(rows.numel() for rows in found.rows))
+                steps.append(step)
             weight += step.weight
             rows += len(step.row_names)
             trained += step.trained_tokens
@@ -82,20 +97,56 @@ def evaluate(
         module.train(True)
     if weight <= 0:
         raise ValueError("the held-out rows predict nothing")
-    loss = math.fsum(ranks.each(math.fsum(read_numbers(terms)))[0]) / weight
-    return Evaluation(loss=loss, rows=rows, trained_tokens=trained)
+    numbers = read_numbers([*terms, *row_terms])
+    loss = math.fsum(ranks.each(math.fsum(numbers[: len(terms)]))[0]) / weight
+    sources = _parts(steps, counts, numbers[len(terms) :], strategy, speeds)
+    return Evaluation(loss=loss, rows=rows, trained_tokens=trained, sources=sources)
 
 
-def _terms(strategy: Strategy, packs: Sequence[Pack], what: str) -> list[Tensor] | None:
-    """Each Pack's sum of weight x nll; None where memory ran out."""
-    terms: list[Tensor] = []
+@dataclass
+class _Found:
+    """Of each Pack of a step: the sum of weight x nll, and, where it is told, that of each row."""
+
+    terms: list[Tensor]
+    rows: list[Tensor]
+
+
+def _terms(
+    module: LossModule, strategy: Strategy, packs: Sequence[Pack], what: str
+) -> _Found | None:
+    """None where memory ran out."""
+    found = _Found([], [])
     try:
         with torch.no_grad():
             for pack in packs:
                 strategy.ranks.pack(what)
-                terms.append(strategy.forward(pack, 1.0).detach())
+                found.terms.append(strategy.forward(pack, 1.0).detach())
+                if module.row_terms is not None:
+                    found.rows.append(module.row_terms)
+            return found
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return None
-    return terms
+    return None
+
+
+def _parts(
+    steps: Sequence[Step],
+    counts: Sequence[int],
+    numbers: Sequence[float],
+    strategy: Strategy,
+    speeds: Speeds,
+) -> dict[str, Part]:
+    """The part of each source in steps, so many of whose row terms this rank has read one after the other."""
+    if not steps:
+        return {}
+    mine: list[list[float]] = []
+    for count in counts:
+        mine.append(list(numbers[:count]))
+        numbers = numbers[count:]
+    rows: list[RowLosses] = []
+    for step, *told in zip(steps, *strategy.ranks.gather(mine), strict=True):
+        of_step = RowLosses.of_hands(step, deal(step.packs, strategy.ranks.world, speeds), told)
+        if of_step is not None:
+            rows.append(of_step)
+    return parts_of(rows)

@@ -17,25 +17,30 @@ from typing import NoReturn, cast
 import torch
 from torch import Tensor, nn
 
+from hone.engine.account import StepAccount
 from hone.engine.ahead import Ahead, Source
-from hone.engine.budget import Budgets, halved, is_out_of_memory
+from hone.engine.budget import Budgets, is_out_of_memory, smaller_budget
+from hone.engine.callbacks import Callback, Callbacks, Training
 from hone.engine.deal import Spread, deal
 from hone.engine.diagnosis import report_not_finite
 from hone.engine.evaluate import HeldOut, evaluate
+from hone.engine.flops import Gauge
 from hone.engine.memory import free_caches, peak_memory_bytes
 from hone.engine.module import LossModule
+from hone.engine.moments import Place
 from hone.engine.numbers import read_numbers
-from hone.engine.optimizer import build_optimizer, set_learning_rate
+from hone.engine.optimizer import build_optimizer, remarks, set_learning_rate
+from hone.engine.parts import RowLosses
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
-from hone.engine.schedule import learning_rate_at
 from hone.engine.state import random_state, set_random_state
 from hone.engine.stop import ShouldStop, agreed, never, signal_name
 from hone.engine.strategy import Replicated, Strategy
-from hone.errors import NonFiniteError, OutOfMemory
+from hone.errors import CallbackError, NonFiniteError, OutOfMemory
 from hone.pack import Pack, Step
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Say
+from hone.runs.metrics import metrics_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Outcome:
     best_loss: float | None
     stopped_early: bool
     """Whether the held-out loss stopped improving before all steps were done."""
+    stop_reason: str | None
+    """Why a callback ended the run before all steps were done; None where none did."""
     budgets: tuple[tuple[int, int], ...]
     """(from_step, micro_batch_tokens), every halving included."""
 
@@ -76,18 +83,22 @@ def train(
     held_out: HeldOut | None = None,
     on_budget: Callable[[int, int], object] | None = None,
     write_report: Callable[[str, Mapping[str, object]], object] | None = None,
+    gauge: Gauge | None = None,
+    callbacks: Sequence[Callback] = (),
+    model: nn.Module | None = None,
     strategy: Strategy | None = None,
     make_optimizer: Optimizers | None = None,
 ) -> Outcome:
     """Train until `plan.steps` steps are done, an early stop, or a request to stop.
 
     `on_budget(from_step, micro_batch_tokens)` must have made a halving durable when it returns: the step is
-    redone after it. `write_report(name, report)` keeps what is known of a step that failed. `strategy` says
-    how several ranks share the work (None: this process alone); of these only the first has `checkpoints`.
+    redone after it. `write_report(name, report)` keeps what is known of a step that failed. `gauge` gives
+    steps their utilisation; `model` is what callbacks see of `module`. `strategy` says how several ranks share
+    the work (None: this process alone); of these only the first has `checkpoints` and `callbacks`.
     `make_optimizer` stands in for the plan's own.
 
-    Raises NonFiniteError before the optimizer moves, OutOfMemory, DiskError, and what `should_stop`
-    answers (after a save).
+    Raises NonFiniteError before the optimizer moves, OutOfMemory, DiskError, CallbackError (after a save), and
+    what `should_stop` answers (after a save).
     """
     strategy = strategy if strategy is not None else Replicated(module)
     world = strategy.ranks.world
@@ -106,15 +117,25 @@ def train(
             held_out=held_out,
             on_budget=on_budget,
             write_report=write_report,
+            gauge=gauge,
             strategy=strategy,
             make_optimizer=make_optimizer,
         )
-        return loop.run(resume)
+        return loop.run(resume, callbacks, model)
 
 
-def plan_optimizer(plan: Plan, trained: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that a plan asks for."""
-    return build_optimizer(trained, weight_decay=plan.weight_decay, betas=plan.betas)
+def plan_optimizer(
+    plan: Plan, trained: Mapping[str, nn.Parameter], places: Mapping[str, Place]
+) -> torch.optim.Optimizer:
+    """The optimizer that a plan asks for, its state allocated."""
+    return build_optimizer(
+        trained,
+        weight_decay=plan.weight_decay,
+        betas=plan.betas,
+        name=plan.optimizer,
+        lora_plus_ratio=plan.lora_plus_ratio,
+        places=places,
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -131,24 +152,40 @@ class _Loop:
     held_out: HeldOut | None
     on_budget: Callable[[int, int], object] | None
     write_report: Callable[[str, Mapping[str, object]], object] | None
+    gauge: Gauge | None
     strategy: Strategy
     make_optimizer: Optimizers | None
 
     def __post_init__(self) -> None:
         self.ranks = self.strategy.ranks
-        trained = self.strategy.trained
+        trained, places = self.strategy.trained, self.strategy.places
         self.device = next(iter(trained.values())).device
         if self.strategy.optimizer is None:
-            make = self.make_optimizer or partial(plan_optimizer, self.plan)
+            make = self.make_optimizer or partial(plan_optimizer, self.plan, places=places)
             self.strategy.adopt(make(trained))
         self.optimizer = cast(torch.optim.Optimizer, self.strategy.optimizer)
+        for sentence in remarks(self.plan.optimizer, trained, places):
+            self.say("notice", code="optimizer", message=sentence)
         self.budgets = Budgets(self.plan.budgets)
         self.progress = Progress()
         self.saved_step = 0  # of the newest checkpoint
         self.score: float | None = None  # held-out loss of the present weights
+        self.improved = False  # whether it is the best one, and not saved yet
+        self.row_terms: list[Tensor] = []  # of this rank's Packs of this step
+        self.account = StepAccount(self.gauge, self.say)
         self.busy_seconds = 0.0  # of the step's backward passes on this rank
 
-    def run(self, resume: Checkpoint | None) -> Outcome:
+    def run(
+        self, resume: Checkpoint | None, callbacks: Sequence[Callback], model: nn.Module | None
+    ) -> Outcome:
+        training = Training(
+            steps=self.plan.steps,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            model=model if model is not None else cast(nn.Module, self.module),
+            evaluate=self.evaluate_for_callback,
+            alone=self.ranks.is_alone,
+        )
+        self.callbacks = Callbacks(callbacks, training, restore=lambda: self.module.train(True))
         if resume is not None:
             self.ranks.work("reading the checkpoint")
             self.progress = self.strategy.read(resume.path)
@@ -158,10 +195,18 @@ class _Loop:
             to_come = -(-(self.plan.steps - self.progress.step) // self.plan.save_steps)
             self.checkpoints.check_space(self.strategy.state_bytes(), saves=to_come)
         self.module.train(True)
-        self.settle()
-        while not self.ended:
-            self.take_step()
+        try:
+            self.callbacks.begin_training(self.progress.step)
             self.settle()
+            while not self.ended:
+                self.callbacks.begin_step()
+                self.take_step()
+                self.settle()
+            self.callbacks.end_training()
+        except CallbackError:  # raised between two steps: what was done is whole
+            if self.ranks.is_alone and self.progress.step > self.saved_step:
+                self.save()
+            raise
         return self.outcome()
 
     @property
@@ -170,7 +215,8 @@ class _Loop:
 
     @property
     def ended(self) -> bool:
-        return self.progress.step >= self.plan.steps or self.stopped_early
+        asked = self.callbacks.run.stop_reason is not None
+        return self.progress.step >= self.plan.steps or self.stopped_early or asked
 
     def take_step(self) -> None:
         """One optimizer update. Its loss is sum(weight x nll) / sum(weight) over the whole step."""
@@ -184,18 +230,13 @@ class _Loop:
         norm = self.strategy.norm()
         self.ranks.pack(f"step {index + 1}, its loss and norm")
         # The one place where the host waits for the device: nothing may move before this is known.
-        numbers = read_numbers(terms if norm is None else [*terms, norm])
-        losses, norm_value = numbers[: len(terms)], 0.0 if norm is None else numbers[-1]
+        n = len(terms)
+        numbers = read_numbers([*terms, *self.row_terms, *([] if norm is None else [norm])])
+        losses, norm_value = numbers[:n], 0.0 if norm is None else numbers.pop()
         loss = fsum(self.ranks.each(fsum(losses))[0])
         if not (isfinite(loss) and isfinite(norm_value)):
             self.refuse(step, packs, losses, norm_value)
-        rate = learning_rate_at(
-            index,
-            steps=self.plan.steps,
-            peak=self.plan.learning_rate,
-            schedule=self.plan.schedule,
-            warmup_ratio=self.plan.warmup_ratio,
-        )
+        rate = self.plan.course.rate(index)
         set_learning_rate(self.optimizer, rate)
         self.score = None
         norm_value = self.update(norm, norm_value)
@@ -208,20 +249,30 @@ class _Loop:
         }
         peaks, busy_seconds = self.ranks.each(peak_memory_bytes(self.device), self.busy_seconds)
         seconds = time.perf_counter() - began
+        rows = self.rows_of(step, numbers[n:])
         self.progress = self.progress.after_step(loss=loss, seconds=seconds, **counts)
-        self.say(
-            "step",
-            step=index + 1,
-            steps=self.plan.steps,
-            loss=loss,
-            grad_norm=norm_value,
-            learning_rate=rate,
+        fields: dict[str, object] = {
+            "step": index + 1,
+            "steps": self.plan.steps,
+            "loss": loss,
+            "grad_norm": norm_value,
+            "learning_rate": rate,
             **counts,
-            seconds=seconds,
-            peak_memory_bytes=int(max(peaks)),
-            epoch=(index + 1) / self.plan.steps_per_epoch,
+            "seconds": seconds,
+            "peak_memory_bytes": int(max(peaks)),
+            "epoch": (index + 1) / self.plan.steps_per_epoch,
+            **self.account.fields(step, rows, seconds),
             **({} if self.ranks.is_alone else {"busy_seconds": busy_seconds}),
-        )
+        }
+        self.say("step", **fields)
+        self.account.watch(step, rows, loss)
+        self.callbacks.stepped(metrics_of("step", fields))
+
+    def rows_of(self, step: Step, row_terms: Sequence[float]) -> RowLosses | None:
+        """The losses of a step's rows, of all ranks' Packs, where the module tells them."""
+        hands = deal(step.packs, self.ranks.world, self.plan.speeds)
+        told: list[list[float]] = self.ranks.gather(list(row_terms))
+        return RowLosses.of_hands(step, hands, told, scale=self.strategy.loss_scale / step.weight)
 
     def pass_over(self, step: Step) -> None:
         """A step all of whose rows were dropped: it counts, and changes nothing."""
@@ -232,6 +283,7 @@ class _Loop:
             message=f"step {step.index + 1} was passed over: all of its rows were dropped "
             f"({', '.join(step.row_names[:3])}{' ...' if len(step.row_names) > 3 else ''})",
         )
+        self.callbacks.stepped({})
 
     def gradients(self, index: int) -> tuple[Step, Sequence[Pack], list[Tensor]]:
         """Lay the step out and run this rank's Packs backward, with a smaller budget as often as memory demands."""
@@ -261,12 +313,15 @@ class _Loop:
         """Each Pack's term of the loss, the gradients added up; None where memory ran out."""
         terms: list[Tensor] = []
         began = time.perf_counter()
+        self.row_terms.clear()
         try:
             self.module.begin_step(step.index, self.plan.seed)
             for number, pack in enumerate(packs, start=1):
                 self.ranks.pack(f"step {step.index + 1}, Pack {number} of {len(packs)}")
                 last = number == len(packs)
                 terms.append(self.strategy.backward(pack, 1.0 / step.weight, last=last))
+                if self.module.row_terms is not None:
+                    self.row_terms.append(self.module.row_terms)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -279,7 +334,7 @@ class _Loop:
         """Halve the budget for the rest of the run, durably before it is used; returns the new one."""
         if not self.strategy.redoes:
             self.begin_anew(source, step, from_step=from_step)
-        lower = self.smaller(source, step, budget, from_step=from_step)
+        lower = smaller_budget(source, step, budget, from_step=from_step)
         if self.on_budget is not None:
             self.on_budget(from_step, lower)
         self.ranks.wait("the smaller budget")
@@ -294,27 +349,11 @@ class _Loop:
             f"out of memory in step {from_step} on rank {self.ranks.rank}",
             remedy="the same command resumes from the last checkpoint",
         )
-        fault.smaller = (from_step, self.smaller(source, step, budget, from_step=from_step))
-        raise fault
-
-    def smaller(self, source: Source, step: Step, budget: int, *, from_step: int) -> int:
-        """The next budget after one that did not fit. Raises OutOfMemory where there is none."""
-        alone = source.step(step.index, 1).packs
-        longest = max(alone, key=lambda pack: pack.num_tokens)
-        lower = halved(
-            budget,
-            largest_pack=max(pack.num_tokens for pack in step.packs),
-            longest_example=longest.num_tokens,
+        fault.smaller = (
+            from_step,
+            smaller_budget(source, step, budget, from_step=from_step),
         )
-        if lower is None:
-            raise OutOfMemory(
-                f"out of memory in step {from_step} with every Example alone; the longest has "
-                f"{longest.num_tokens:,} tokens",
-                where=step.row_names[int(longest.row[0])],
-                remedy="lower data.max_length, set compute.gradient_checkpointing=true, take "
-                "tuning.method=lora or a smaller model, or free memory on this machine",
-            )
-        return lower
+        raise fault
 
     def refuse(
         self, step: Step, packs: Sequence[Pack], losses: list[float], norm: float
@@ -357,10 +396,13 @@ class _Loop:
     def settle(self) -> None:
         """What follows a step: its evaluation, its checkpoint, and the answer to a request to stop."""
         done = self.progress.step
-        improved = self.evaluation_due and self.evaluate()
+        if self.evaluation_due:
+            self.evaluate()
+        self.callbacks.end_step(is_last=self.ended)
         asked = agreed(self.should_stop(), self.ranks)
-        if improved or (
-            done > self.saved_step and (asked is not None or self.ended or self.plan.saves_at(done))
+        wanted = self.callbacks.run.save_wanted or self.plan.saves_at(done)
+        if self.improved or (
+            done > self.saved_step and (asked is not None or self.ended or wanted)
         ):
             self.save()
         if asked is not None and (self.evaluation_due or not self.ended):
@@ -373,10 +415,16 @@ class _Loop:
         wanted = self.held_out is not None and self.plan.evaluates_at(done)
         return wanted and self.progress.evaluated_step != done
 
-    def evaluate(self) -> bool:
-        """Take the held-out loss; whether it is the best so far. A request to stop leaves it for later."""
+    def evaluate_for_callback(self) -> float | None:
+        """The held-out loss of the present weights, taken if it is not known yet."""
+        if self.progress.evaluated_step != self.progress.step or self.score is None:
+            self.evaluate()
+        return self.score
+
+    def evaluate(self) -> None:
+        """Take the held-out loss. A request to stop leaves it for later."""
         if self.held_out is None:
-            return False
+            return
         done = self.progress.step
         evaluation = evaluate(
             self.module,
@@ -390,17 +438,23 @@ class _Loop:
             should_stop=self.should_stop,
         )
         if evaluation is None:
-            return False
+            return
         self.score = evaluation.loss if isfinite(evaluation.loss) else None
-        self.progress = self.progress.after_evaluation(self.score)
-        self.say(
-            "evaluated",
-            step=done,
-            loss=evaluation.loss,
-            rows=evaluation.rows,
-            trained_tokens=evaluation.trained_tokens,
-        )
-        return self.progress.best_step == done
+        if (
+            self.progress.evaluated_step != done
+        ):  # one at step 0, or asked for again, counts for nothing
+            self.progress = self.progress.after_evaluation(self.score)
+            self.improved = self.progress.best_step == done
+        fields: dict[str, object] = {
+            "step": done,
+            "loss": evaluation.loss,
+            "rows": evaluation.rows,
+            "trained_tokens": evaluation.trained_tokens,
+        }
+        if evaluation.sources:
+            fields["sources"] = {name: part.to_json() for name, part in evaluation.sources.items()}
+        self.say("evaluated", **fields)
+        self.callbacks.evaluated(metrics_of("evaluated", fields))
 
     def save(self) -> None:
         """A checkpoint: every rank writes its part where the first one says, which seals and names it."""
@@ -417,6 +471,8 @@ class _Loop:
             )
             self.saved_step = checkpoint.step
             self.say("saved", step=checkpoint.step, path=str(checkpoint.path))
+            self.callbacks.saved(str(checkpoint.path))
+        self.improved = False
         self.ranks.wait("the checkpoint")
 
     def write_part(self, folder: Path | None) -> None:
@@ -437,5 +493,6 @@ class _Loop:
             best_step=done.best_step,
             best_loss=done.best_loss,
             stopped_early=self.stopped_early,
+            stop_reason=self.callbacks.run.stop_reason,
             budgets=self.budgets.entries,
         )

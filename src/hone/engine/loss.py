@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hone.engine.noise import PrefixDropout
+from hone.engine.noise import PackNoise
+from hone.engine.objective import NLL, Objective, weighted_losses
 from hone.models.attention import ARGUMENT
 from hone.models.head import Head
 from hone.models.visible import LEAST_SAVED, Visible
@@ -27,6 +28,7 @@ CHUNK_BYTES = 64 * 2**20  # logits of one chunk in float32; a larger one gains n
 class PackLoss(nn.Module):
     """`forward(pack, scale)` is `scale * sum(weight * -log p(target | what source sees))`.
 
+    While the model trains, `objective` may make more of a prediction than its negative log-likelihood.
     `model` is a causal language model of transformers (adapters injected or not) whose attention is
     `hone.models.attention` when `shared` is true. With `shared` false the model keeps its own attention
     and takes Packs of one row only: the way of families whose state cannot be shared.
@@ -39,26 +41,29 @@ class PackLoss(nn.Module):
         shared: bool = True,
         head: Head | None = None,
         autocast: torch.dtype | None = None,
+        objective: Objective = NLL,
     ) -> None:
         super().__init__()
         self.model = model
+        self.objective = objective
         self.shared = shared
         self.head = head if head is not None else Head.of(model)
         self.autocast = autocast
         self.least_saved = LEAST_SAVED  # pairs; see Visible
+        self.row_terms: Tensor | None = None
         self._last_layer = int(model.config.get_text_config().num_hidden_layers) - 1
-        self._dropouts = [m for m in model.modules() if isinstance(m, PrefixDropout)]
+        self._noises = [m for m in model.modules() if isinstance(m, PackNoise)]
 
     def begin_step(self, step: int, seed: int) -> None:
         """Name the noise of a step, before its first forward."""
-        for dropout in self._dropouts:
-            dropout.begin_step(step, seed)
+        for noise in self._noises:
+            noise.begin_step(step, seed)
 
     def forward(self, pack: Pack, scale: float) -> Tensor:
         """The Pack's term of the step's loss, a float32 scalar with its graph."""
         device = self.head.device
-        for dropout in self._dropouts:
-            dropout.begin_pack(pack)
+        for noise in self._noises:
+            noise.begin_pack(pack)
         with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             hidden = self._trunk(pack, device)
             picked = hidden[0].index_select(0, torch.from_numpy(pack.predict).to(device))
@@ -86,33 +91,48 @@ class PackLoss(nn.Module):
         source = torch.from_numpy(pack.source).to(device)[order]
         target = torch.from_numpy(pack.target).to(device)[order]
         weight = torch.from_numpy(pack.weight).to(device)[order]
+        row = torch.from_numpy(pack.row).to(device)[order]
         wide = torch.float64 if picked.dtype == torch.float64 else torch.float32
         weight = weight.to(wide) * scale
         chunk = max(1, CHUNK_BYTES // (4 * self.head.vocab_size))
-        predictions = _Predictions(self.head, source, target, weight, chunk)
+        objective = self.objective if self.model.training else NLL
+        by_row = torch.zeros(pack.num_rows, dtype=wide, device=device)
+        predictions = _Predictions(self.head, source, target, weight, row, by_row, chunk, objective)
         trained = tuple(self.head.trained_parameters())
-        return cast(Tensor, _ChunkedLoss.apply(picked, predictions, *trained))
+        loss = cast(Tensor, _ChunkedLoss.apply(picked, predictions, *trained))
+        self.row_terms = by_row
+        return loss
 
 
 class _Predictions:
     """What is predicted, sorted by source, and the head that predicts it."""
 
     def __init__(
-        self, head: Head, source: Tensor, target: Tensor, weight: Tensor, chunk: int
+        self,
+        head: Head,
+        source: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        row: Tensor,
+        by_row: Tensor,
+        chunk: int,
+        objective: Objective,
     ) -> None:
         self.head = head
         self.source = source  # [N] ascending
         self.target = target  # [N]
         self.weight = weight  # [N]
+        self.row = row  # [N]
+        self.by_row = by_row  # [R] what each row adds to the loss, filled in the forward pass
         self.chunk = chunk  # predicting positions per chunk
+        self.objective = objective
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Cross-entropy whose gradient is taken chunk by chunk in the forward pass.
+    """The objective's sum, its gradient taken chunk by chunk in the forward pass.
 
     The loss is linear in what comes back in the backward pass, so the gradients with respect to the
     picked hidden states and to the head's trained parameters are kept and only scaled there.
-    d loss / d logits[s] = (sum of weights at s) * softmax(logits[s]) - weights at their targets.
     """
 
     @staticmethod
@@ -133,8 +153,12 @@ class _ChunkedLoss(torch.autograd.Function):
             source = predictions.source[first:last] - low
             target = predictions.target[first:last]
             weight = predictions.weight[first:last]
-            term, grad = _cross_entropy(logits.detach(), source, target, weight, want=want)
-            total += term
+            objective = predictions.objective
+            terms, grad = weighted_losses(
+                logits.detach(), source, target, weight, objective, want=want
+            )
+            total += terms.sum()
+            predictions.by_row.index_add_(0, predictions.row[first:last], terms)
             if want and into_picked is not None and grad is not None:
                 parts = torch.autograd.grad(
                     logits, (piece, *trained), grad.to(logits.dtype), allow_unused=True
@@ -159,26 +183,6 @@ def _bounds(
     places = torch.tensor(edges, device=predictions.source.device)
     cuts = cast("list[int]", torch.searchsorted(predictions.source, places).tolist())
     return [((edges[i], edges[i + 1]), (cuts[i], cuts[i + 1])) for i in range(len(edges) - 1)]
-
-
-def _cross_entropy(
-    logits: Tensor, source: Tensor, target: Tensor, weight: Tensor, *, want: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Weighted loss of one chunk, and its gradient with respect to `logits` [s, V] where wanted."""
-    wide = logits.to(weight.dtype)  # a copy unless logits are already that wide
-    sums = torch.logsumexp(wide, dim=-1)
-    term = (weight * (sums[source] - wide[source, target])).sum()
-    if not want:
-        return term, None
-    mass = torch.zeros_like(sums).index_add_(0, source, weight)
-    grad = (
-        torch.exp_(wide.sub_(sums.unsqueeze(-1)))
-        if wide is not logits
-        else torch.exp(wide - sums.unsqueeze(-1))
-    )
-    grad.mul_(mass.unsqueeze(-1))
-    grad.index_put_((source, target), -weight, accumulate=True)
-    return term, grad
 
 
 def _accumulate(into: list[Tensor | None], parts: Sequence[Tensor | None]) -> None:

@@ -17,6 +17,12 @@ class LossModule(Protocol):
         """`scale * sum(weight * nll)` over the Pack's entries, a scalar with its graph."""
         ...
 
+    @property
+    def row_terms(self) -> Tensor | None:
+        """[R] what each of the Pack's rows added to the last call's result, by `Pack.row`, on the device and without
+        a graph; None where that is not told, and then losses are not known by source and by row."""
+        ...
+
     def begin_step(self, step: int, seed: int, /) -> None:
         """Name the noise of the 0-based step, before its first forward."""
         ...

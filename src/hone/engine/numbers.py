@@ -1,4 +1,4 @@
-"""Scalars on the device, read by the host in one wait. It knows nothing of what they mean."""
+"""Numbers on the device, read by the host in one wait. It knows nothing of what they mean."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 
-def read_numbers(scalars: Sequence[Tensor]) -> list[float]:
-    """The values of scalars of one device; float32 and float64 come over exactly."""
-    if not scalars:
+def read_numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """The values of scalars and vectors of one device, one after the other; float32 and float64 come over exactly."""
+    if not tensors:
         return []
-    together = torch.stack([scalar.double() for scalar in scalars])
+    together = torch.cat([tensor.double().reshape(-1) for tensor in tensors])
     return cast("list[float]", together.tolist())  # pyright: ignore[reportUnknownMemberType]

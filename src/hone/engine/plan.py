@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hone.engine.cost import Speeds
-from hone.engine.schedule import ScheduleName
+from hone.engine.moments import OptimizerName
+from hone.engine.schedule import DecayShape, Schedule, ScheduleName, share_of_steps
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,22 @@ class Plan:
     """Course after the warmup."""
     warmup_ratio: float = 0.0
     """Share of the steps in which the rate rises."""
+    warmup_steps: int | None = None
+    """Steps in which the rate rises, instead of a share."""
+    min_learning_rate_ratio: float = 0.0
+    """Floor of a decay, as a share of the peak."""
+    decay_ratio: float = 0.2
+    """Share of the steps in which `wsd` decays, at the end."""
+    decay_shape: DecayShape = "sqrt"
+    """Shape of that decay."""
+    optimizer: OptimizerName = "adamw"
+    """How gradients move weights."""
     weight_decay: float = 0.0
-    """AdamW's decoupled decay; biases and 1-D parameters are exempt."""
+    """Decoupled decay; biases and 1-D parameters are exempt."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay of the moments."""
+    """Decay of the moments, AdamW's and Lion's."""
+    lora_plus_ratio: float = 1.0
+    """How many times the learning rate adapters' B matrices move at (LoRA+)."""
     max_grad_norm: float = 1.0
     """Global norm above which gradients are scaled down; 0: never."""
     seed: int = 0
@@ -50,6 +64,20 @@ class Plan:
             raise ValueError("steps, save_steps and steps_per_epoch: at least 1")
         if self.eval_steps is not None and self.eval_steps < 1:
             raise ValueError("eval_steps: at least 1, or None")
+
+    @cached_property
+    def course(self) -> Schedule:
+        """The learning rate of each step."""
+        warmup = self.warmup_steps
+        return Schedule(
+            peak=self.learning_rate,
+            steps=self.steps,
+            name=self.schedule,
+            warmup=share_of_steps(self.steps, self.warmup_ratio) if warmup is None else warmup,
+            floor=self.min_learning_rate_ratio,
+            decay=share_of_steps(self.steps, self.decay_ratio),
+            shape=self.decay_shape,
+        )
 
     def saves_at(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` finished steps."""

@@ -3,34 +3,61 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
-ScheduleName = Literal["linear", "cosine", "constant"]
+ScheduleName = Literal["linear", "cosine", "constant", "wsd"]
+DecayShape = Literal["linear", "cosine", "sqrt"]
 
 
-def warmup_steps(steps: int, warmup_ratio: float) -> int:
-    """Steps in which the rate rises: the ratio's share of all, rounded up."""
-    return min(steps, math.ceil(warmup_ratio * steps - 1e-9))  # 0.07 * 100 is 7.000000000000001
+@dataclass(frozen=True)
+class Schedule:
+    """A rise of `warmup` steps, then a course from the peak towards `floor * peak`.
 
-
-def learning_rate_at(
-    step: int, *, steps: int, peak: float, schedule: ScheduleName, warmup_ratio: float
-) -> float:
-    """The rate of the 0-based `step` of `steps`.
-
-    With w warmup steps: `peak * (step + 1) / (w + 1)` while step < w. Then, with
-    p = (step - w) / (steps - w), linear is `peak * (1 - p)`, cosine `peak * (1 + cos(pi * p)) / 2`
-    (Loshchilov and Hutter 2017, without restarts), constant `peak`. The ends, where the rate would be 0,
-    lie just outside the run, so every step learns something.
+    With w warmup steps the rate is `peak * (step + 1) / (w + 1)` while step < w. What follows decays by a
+    shape s(p) that falls from s(0) = 1 to s(1) = 0, with p the share of the decay that is done:
+    `peak * (floor + (1 - floor) * s(p))`. linear is 1 - p, cosine (1 + cos(pi * p)) / 2 (Loshchilov and
+    Hutter 2017, without restarts), both over all steps after the warmup; constant stays at the peak; wsd
+    (warmup, stable, decay: Hu et al. 2024, MiniCPM) stays there until its last `decay` steps, which fall by
+    `shape`, where sqrt is 1 - sqrt(p) (Haegele et al. 2024). The end, p = 1, lies just outside the run, so
+    every step learns something even where the floor is 0.
     """
-    if not 0 <= step < steps:
-        raise ValueError(f"step {step} is not one of {steps} steps")
-    warmup = warmup_steps(steps, warmup_ratio)
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    done = (step - warmup) / (steps - warmup)
-    if schedule == "linear":
-        return peak * (1.0 - done)
-    if schedule == "cosine":
-        return peak * 0.5 * (1.0 + math.cos(math.pi * done))
-    return peak
+
+    peak: float
+    steps: int
+    name: ScheduleName
+    warmup: int = 0
+    floor: float = 0.0
+    decay: int = 0
+    shape: DecayShape = "sqrt"
+
+    def rate(self, step: int) -> float:
+        """The rate of the 0-based `step`; ValueError for one outside the run."""
+        if not 0 <= step < self.steps:
+            raise ValueError(f"step {step} is not one of {self.steps} steps")
+        if step < self.warmup:
+            return self.peak * (step + 1) / (self.warmup + 1)
+        if self.name == "constant":
+            return self.peak
+        length, shape = self.steps - self.warmup, self.name
+        if self.name == "wsd":
+            length, shape = min(self.decay, length), self.shape
+        start = self.steps - length
+        if step < start:
+            return self.peak
+        left = _left(shape, (step - start) / length)
+        return self.peak * (self.floor + (1.0 - self.floor) * left)
+
+
+def _left(shape: str, done: float) -> float:
+    """What is left of a decay, 1 to 0, where the share `done` of it is over."""
+    if shape == "linear":
+        return 1.0 - done
+    if shape == "sqrt":
+        return 1.0 - math.sqrt(done)
+    return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def share_of_steps(steps: int, ratio: float) -> int:
+    """So many steps as the ratio's share of all, rounded up."""
+    return min(steps, math.ceil(ratio * steps - 1e-9))  # 0.07 * 100 is 7.000000000000001

@@ -20,7 +20,7 @@ from torch.distributed.tensor import Shard as DTensorShard
 
 from hone.engine.deal import empty_pack
 from hone.engine.loss import PackLoss
-from hone.engine.optimizer import trained_parameters
+from hone.engine.optimizer import places_of, trained_parameters
 from hone.engine.progress import Progress
 from hone.engine.ranks import Ranks
 from hone.engine.shards import Shard, read_parts, read_weight_parts, write_parts
@@ -36,8 +36,9 @@ class Sharded:
 
     def __init__(self, loss: PackLoss, ranks: Ranks) -> None:
         self.ranks = ranks
+        self.loss_scale = float(ranks.world)
         self.optimizer: torch.optim.Optimizer | None = None
-        trained_parameters(loss)  # float32 masters, or an error
+        self.places = places_of(loss, trained_parameters(loss))
         _shard(loss, ranks)
         self._loss = loss
         self._slices = {n: cast(DTensor, p) for n, p in loss.named_parameters() if p.requires_grad}
@@ -64,9 +65,9 @@ class Sharded:
     def backward(self, pack: Pack, scale: float, *, last: bool) -> Tensor:
         """The gradient of each slice is averaged over the ranks, so the loss is scaled by their number."""
         del last
-        term: Tensor = self._loss(pack, scale * self.ranks.world)
+        term: Tensor = self._loss(pack, scale * self.loss_scale)
         cast("Any", term).backward()
-        return term.detach() / self.ranks.world
+        return term.detach() / self.loss_scale
 
     def reduce(self) -> None:
         """It is made in the backward passes; the optimizer's slices get theirs."""
@@ -99,7 +100,8 @@ class Sharded:
 
     def state_bytes(self) -> int:
         """All ranks' slices together: this rank's, times their number."""
-        return state_bytes(self.trained) * self.ranks.world
+        own = state_bytes(self.trained, cast(torch.optim.Optimizer, self.optimizer))
+        return own * self.ranks.world
 
     def write(self, folder: Path, progress: Progress) -> None:
         """Each rank writes its slices."""

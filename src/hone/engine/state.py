@@ -4,13 +4,15 @@ safetensors and JSON only, so that reading one can run no code. It knows no chec
 gets, and no manifest.
 
     weights.safetensors     trained weights by name, in their own precision (float32)
-    optimizer.safetensors   <moment>/<name> for each of AdamW's three; random/cpu, random/cuda
+    optimizer.safetensors   <key>/<name> for each tensor that the optimizer keeps; random/cpu, random/cuda
+    optimizer.json          which optimizers, and <key>/<name> for each plain number that they keep
     progress.json           step, counts, best evaluation
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -26,15 +28,18 @@ from hone.engine.progress import Progress
 from hone.errors import EnvironmentFault
 
 WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.safetensors", "progress.json"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+NUMBERS = "optimizer.json"
+_CODE_BOOKS = {"qmap1", "qmap2"}  # of bitsandbytes: constants that its optimizers share
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
 _HEADER_BYTES = 1 << 20
 
 
-def state_bytes(trained: Mapping[str, nn.Parameter]) -> int:
-    """About how many bytes `write_state` writes, a little more rather than less: weights and two moments."""
-    weights = sum(p.numel() * p.element_size() for p in trained.values())
-    return 3 * weights + 512 * len(trained) + _HEADER_BYTES
+def state_bytes(trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """About how many bytes `write_state` writes, a little more rather than less."""
+    kept = _kept(trained, optimizer)
+    tensors = [*trained.values(), *(value for value in kept.values() if isinstance(value, Tensor))]
+    names = sum(len(name) + 128 for name in (*trained, *kept))
+    return sum(t.numel() * t.element_size() for t in tensors) + names + _HEADER_BYTES
 
 
 def write_state(
@@ -49,24 +54,31 @@ def write_state(
     tensors = optimizer_tensors(trained, optimizer)
     tensors.update({f"random/{name}": state for name, state in random_state().items()})
     save_tensors(tensors, folder / OPTIMIZER)
+    numbers = optimizer_numbers(trained, optimizer)
+    kept = {"optimizers": _kinds(optimizer), "numbers": numbers}
+    (folder / NUMBERS).write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n")
     (folder / PROGRESS).write_bytes(progress.encode())
 
 
 def read_state(
     folder: Path, *, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> Progress:
-    """Fill weights, moments and random state in place; returns the progress.
+    """Fill weights, the optimizer's state and random state in place; returns the progress.
 
-    Raises EnvironmentFault where the files belong to another model or another version.
+    Raises EnvironmentFault where the files belong to another model, optimizer or version.
     """
     try:
+        saved = _read_numbers(folder, optimizer_numbers(trained, optimizer), optimizer)
         read_weights(folder, trained=trained)
         moments = optimizer_tensors(trained, optimizer)
         random = random_state()
         _fill({**moments, **{f"random/{n}": t for n, t in random.items()}}, folder / OPTIMIZER)
+        for place, number in saved.items():
+            key, _, name = place.partition("/")
+            optimizer.state[trained[name]][key] = number
         set_random_state(random)
         return Progress.decode((folder / PROGRESS).read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise of_another_run(folder, str(error)) from error
 
 
@@ -114,12 +126,52 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
 def optimizer_tensors(
     trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """What the optimizer keeps of each weight, by `<moment>/<name>`: the tensors themselves."""
-    return {
-        f"{moment}/{name}": optimizer.state[parameter][moment]
-        for name, parameter in trained.items()
-        for moment in _MOMENTS
-    }
+    """What the optimizer keeps of each weight, by `<key>/<name>`: the tensors themselves."""
+    kept = _kept(trained, optimizer)
+    return {place: value for place, value in kept.items() if isinstance(value, Tensor)}
+
+
+def optimizer_numbers(
+    trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, int | float]:
+    """The plain numbers that it keeps of each weight, named likewise."""
+    kept = _kept(trained, optimizer)
+    return {place: value for place, value in kept.items() if not isinstance(value, Tensor)}
+
+
+def _kept(
+    trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor | int | float]:
+    """All of it but constants; TypeError for what is neither a tensor nor a number."""
+    found: dict[str, Tensor | int | float] = {}
+    for name, parameter in trained.items():
+        for key, value in cast("dict[str, object]", optimizer.state[parameter]).items():
+            if not isinstance(value, Tensor | int | float):
+                raise TypeError(f"{key} of {name} is a {type(value).__name__}")
+            if key not in _CODE_BOOKS:
+                found[f"{key}/{name}"] = value
+    return found
+
+
+def _kinds(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Package and class of each optimizer at work, e.g. `torch AdamW`."""
+    parts = cast("tuple[torch.optim.Optimizer, ...]", getattr(optimizer, "parts", (optimizer,)))
+    return sorted({f"{type(p).__module__.partition('.')[0]} {type(p).__name__}" for p in parts})
+
+
+def _read_numbers(
+    folder: Path, numbers: Mapping[str, int | float], optimizer: torch.optim.Optimizer
+) -> dict[str, int | float]:
+    """The saved numbers, which must be those that the optimizer keeps; ValueError where they are not."""
+    saved = json.loads((folder / NUMBERS).read_bytes())
+    if saved["optimizers"] != _kinds(optimizer):
+        then, now = " and ".join(saved["optimizers"]), " and ".join(_kinds(optimizer))
+        raise ValueError(f"it is of another optimizer ({then}, not {now})")
+    found = cast("dict[str, int | float]", saved["numbers"])
+    odd = sorted(found.keys() ^ numbers.keys())
+    if odd:
+        raise ValueError(f"{NUMBERS}: {odd[0]} is only on one side")
+    return found
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -152,7 +204,8 @@ def _fill(into: Mapping[str, Tensor], path: Path) -> None:
 def of_another_run(folder: Path, why: str) -> EnvironmentFault:
     """The error for a state that does not fit."""
     return EnvironmentFault(
-        f"the checkpoint does not fit this model and version: {why}",
+        f"the checkpoint does not fit this model, optimizer and version: {why}",
         where=str(folder),
-        remedy="use the model and the version that the run began with, or start over with --fresh",
+        remedy="use the model, train.optimizer and version that the run began with, or start over "
+        "with --fresh",
     )

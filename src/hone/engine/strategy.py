@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hone.engine.module import LossModule
-from hone.engine.optimizer import clip_gradients, gradient_norm, trained_parameters
+from hone.engine.moments import Place
+from hone.engine.optimizer import (
+    clip_gradients,
+    gradient_norm,
+    places_of,
+    trained_parameters,
+)
 from hone.engine.progress import Progress
 from hone.engine.ranks import Ranks
 from hone.engine.shards import is_in_parts, read_parts, read_weight_parts
@@ -49,8 +55,18 @@ class Strategy(Protocol):
         ...
 
     @property
+    def places(self) -> Mapping[str, Place]:
+        """Where in the model each of these stands."""
+        ...
+
+    @property
     def optimizer(self) -> torch.optim.Optimizer | None:
         """What was adopted, if anything yet."""
+        ...
+
+    @property
+    def loss_scale(self) -> float:
+        """How many times the scale that `backward` gets the module is called with."""
         ...
 
     def adopt(self, optimizer: torch.optim.Optimizer) -> None:
@@ -117,7 +133,9 @@ class Replicated:
     def __init__(self, module: LossModule, ranks: Ranks | None = None) -> None:
         self._module = module
         self.ranks = ranks if ranks is not None else Ranks()
+        self.loss_scale = 1.0
         self.trained = trained_parameters(module)
+        self.places = places_of(module, self.trained)
         self._parameters = list(self.trained.values())
         self.optimizer: torch.optim.Optimizer | None = None
         self.ranks.share_(parameter.data for parameter in self._parameters)
@@ -172,7 +190,7 @@ class Replicated:
 
     def state_bytes(self) -> int:
         """The first rank writes everything."""
-        return state_bytes(self.trained)
+        return state_bytes(self.trained, cast(torch.optim.Optimizer, self.optimizer))
 
     def write(self, folder: Path, progress: Progress) -> None:
         """The first rank writes all but the others' random numbers: they hold the same."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hone.engine.deal import empty_pack
 from hone.engine.loss import PackLoss
-from hone.engine.optimizer import set_learning_rate, trained_parameters
+from hone.engine.optimizer import places_of, set_learning_rate, trained_parameters
 from hone.engine.progress import Progress
 from hone.engine.ranks import Ranks
 from hone.engine.shards import Parts, Shard, read_progress, write_parts
@@ -38,16 +38,19 @@ class Zero:
     def __init__(self, loss: PackLoss, ranks: Ranks, settings: Mapping[str, Any]) -> None:
         self.ranks = ranks
         self.optimizer: torch.optim.Optimizer | None = None
+        self.loss_scale = float(ranks.world)
         self.trained = trained_parameters(loss)
+        self.places = places_of(loss, self.trained)
         self._loss = loss
         self._settings = dict(settings)
         self._stage = int(settings["zero_optimization"]["stage"])
         self._shapes = {name: tuple(p.shape) for name, p in self.trained.items()}
-        self._bytes = state_bytes(self.trained)
+        self._bytes = 0
         self._started: Any = None
 
     def adopt(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the optimizer; DeepSpeed will hand it its own flat parts of the weights."""
+        self._bytes = state_bytes(self.trained, optimizer)
         optimizer.state.clear()  # of whole weights, which nobody moves
         self.optimizer = optimizer
 
@@ -63,9 +66,9 @@ class Zero:
         """DeepSpeed averages over the ranks, so the loss is scaled by their number."""
         engine = self._engine
         engine.set_gradient_accumulation_boundary(last)
-        term: Tensor = engine(pack, scale * self.ranks.world)
+        term: Tensor = engine(pack, scale * self.loss_scale)
         engine.backward(term, scale_wrt_gas=False)
-        return term.detach() / self.ranks.world
+        return term.detach() / self.loss_scale
 
     def reduce(self) -> None:
         """Done in the backward passes."""

@@ -89,6 +89,12 @@ class LocalCompleter:
     ) -> list[Reply]:
         """Answer many, batched by length; each gets the reply that it would get alone (when greedy)."""
         prompts = [self.renderer.prompt(messages) for messages in conversations]
+        return self.continuations(prompts, sampling=sampling)
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], *, sampling: Sampling = GREEDY
+    ) -> list[Reply]:
+        """What follows each of these token ids, which are none's turn but the model's; as `replies`."""
         found: dict[int, Reply] = {}
         for batch in self._batch(prompts, sampling.max_tokens):
             written = self._generate([prompts[i] for i in batch], sampling, None)

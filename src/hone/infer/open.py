@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from hone.config.sections import Config
+from hone.config.sections import Config, ModelSection, QuantizationSection
 from hone.data.render import Renderer
 from hone.data.template import load_template
 from hone.data.tokenizer import TextTokenizer
@@ -24,10 +24,11 @@ from hone.infer.local import LocalCompleter
 from hone.infer.place import Place, find_place
 from hone.infer.stops import stop_ids
 from hone.models import facts
-from hone.models.adapters import attach_lora
-from hone.models.load import load_model
-from hone.models.saved_adapter import put_adapter
+from hone.models.load import load_model, stored_dtype
+from hone.models.new_tokens import grow
+from hone.models.saved_adapter import put_adapter, rows_wanted
 from hone.models.source import find_model, read_config
+from hone.models.tuning import Start, narrow, tune
 
 _CHECKPOINT_WEIGHTS = "weights.safetensors"
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -57,20 +58,52 @@ def open_model(
 def open_place(place: Place, *, with_base: bool = False) -> Opened:
     """Load what lies at `place`."""
     notices = list(place.notices)
-    loaded = load_model(place.base, dtype=_dtype(place.base))
+    quantization = _quantization(place)
+    dtype = _dtype(place.base)
+    loaded = load_model(place.base, dtype=dtype, quantization=quantization)
     notices += loaded.notices
+    if quantization is not None:
+        notices.append(f"the base is held in {quantization.bits} bits, as it was in training")
+    tokenizer = _tokenizer(place)
     model: PreTrainedModel | PeftModel = loaded.model
     if place.kind == "adapter":
+        grow(loaded.model, max(rows_wanted(place.folder), tokenizer.vocab_size))
         model = put_adapter(loaded.model, place.folder)
     elif place.kind == "checkpoint" and place.config is not None:
-        model = _with_checkpoint(loaded.model, place.folder, place.config)
-    completer = _completer(model, place)
+        model = _with_checkpoint(loaded.model, place.folder, place.config, tokenizer)
+        narrow(loaded.model.requires_grad_(False), dtype)
+    completer = _completer(model, place, tokenizer)
     base = _base_of(completer, place) if with_base else None
     return Opened(completer, base, tuple(notices))
 
 
-def _completer(model: PreTrainedModel | PeftModel, place: Place) -> LocalCompleter:
-    tokenizer = TextTokenizer.load(place.tokenizer_folder)
+def _quantization(place: Place) -> QuantizationSection | None:
+    """How the base was held in training, where an adapter or a checkpoint of a run is opened."""
+    config = place.config
+    if config is None or place.kind == "model" or config.tuning.method != "qlora":
+        return None
+    return config.tuning.quantization
+
+
+def _tokenizer(place: Place) -> TextTokenizer:
+    """An artifact's own tokenizer; for a checkpoint the base's, with what the run added to it."""
+    if place.kind != "checkpoint" or place.config is None:
+        return TextTokenizer.load(place.tokenizer_folder)
+    model = place.config.model
+    adapter = _adapter_of(model)
+    has_own = adapter is not None and (adapter / "tokenizer.json").is_file()
+    home = adapter if adapter is not None and has_own else place.tokenizer_folder
+    return TextTokenizer.load(home, model.additions)
+
+
+def _adapter_of(model: ModelSection) -> Path | None:
+    """The folder of the adapter that a run began with."""
+    return None if model.adapter is None else find_model(ModelSection(name=model.adapter))
+
+
+def _completer(
+    model: PreTrainedModel | PeftModel, place: Place, tokenizer: TextTokenizer
+) -> LocalCompleter:
     config = place.config
     # An artifact carries the template that was trained with; a checkpoint's is still only named.
     choice = config.data.template if config is not None and place.kind == "checkpoint" else None
@@ -109,12 +142,11 @@ def _base_of(completer: LocalCompleter, place: Place) -> LocalCompleter:
 
 
 def _with_checkpoint(
-    model: PreTrainedModel, folder: Path, config: Config
+    model: PreTrainedModel, folder: Path, config: Config, tokenizer: TextTokenizer
 ) -> PreTrainedModel | PeftModel:
     """The base with the trained weights of a checkpoint."""
-    adapted = None
-    if config.tuning.method == "lora":
-        adapted = attach_lora(model, config.tuning.lora, seed=config.train.seed)
+    start = Start(_adapter_of(config.model), tokenizer.new, tokenizer.vocab_size)
+    adapted = tune(model, config, start=start).adapted
     saved = safetensors.torch.load_file(folder / _CHECKPOINT_WEIGHTS)
     trained = {f"{_UNIT}{name}": p for name, p in model.named_parameters()}
     strangers = sorted(saved.keys() - trained.keys())
@@ -139,11 +171,7 @@ def _placed(model: _Model) -> _Model:
 
 def _dtype(folder: Path) -> torch.dtype:
     """As the weights are kept; on a CPU without bf16 arithmetic, and for half precision there, float32."""
-    shape = read_config(folder)
-    inner = facts.text_config(shape)
-    kept = getattr(torch, str(inner.get("dtype") or inner.get("torch_dtype") or "float32"), None)
-    if not isinstance(kept, torch.dtype) or not kept.is_floating_point:
-        return torch.float32
+    kept = stored_dtype(folder)
     if torch.cuda.is_available():
         return kept
     return torch.bfloat16 if kept == torch.bfloat16 and _has_bf16() else torch.float32

@@ -87,7 +87,7 @@ def _in_run(run: RunFolder) -> Place:
     identity = run.read_identity() or {}
     config = _config(identity, run.path)
     if identity.get("finished"):
-        if config.tuning.method == "lora":
+        if config.tuning.is_adapter:
             return _adapter(run.path, config)
         check_weights(run.path)
         return Place("model", run.path, base=run.path, config=config)

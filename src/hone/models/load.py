@@ -16,8 +16,15 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from hone.config.sections import QuantizationSection
 from hone.errors import ModelError
 from hone.models import attention, facts
+from hone.models.quantization import (
+    is_quantized,
+    loading_config,
+    require_bitsandbytes,
+    stored_quantization,
+)
 from hone.models.source import check_weights, read_config
 
 
@@ -69,10 +76,23 @@ def load_config(folder: Path) -> Any:
     return config
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The type in which the folder's weights are kept; float32 where its config does not say."""
+    inner = facts.text_config(read_config(folder))
+    kept = getattr(torch, str(inner.get("dtype") or inner.get("torch_dtype") or "float32"), None)
+    return kept if isinstance(kept, torch.dtype) and kept.is_floating_point else torch.float32
+
+
 def load_model(
-    folder: Path, *, dtype: torch.dtype, attn_implementation: str | None = None
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    attn_implementation: str | None = None,
+    quantization: QuantizationSection | None = None,
 ) -> Loaded:
-    """Load a causal language model from safetensors.
+    """Load a causal language model from safetensors, its linear layers quantised where `quantization` says how.
+
+    They are rounded from the numbers in `dtype`; a folder that is quantised already stays as it is.
 
     Raises ModelError where weights are missing, pickled, damaged or of other shapes than the config
     says: nothing is ever left at its random initial value in silence.
@@ -89,6 +109,14 @@ def load_model(
     if raw.get("output_router_logits"):
         notices.append("the router's auxiliary loss is off: it does not add up over rows")
     attention.register()
+    stored = stored_quantization(raw)
+    if stored is not None or quantization is not None:
+        require_bitsandbytes()
+    options: dict[str, Any] = {}
+    if stored is None and quantization is not None:
+        options["quantization_config"] = loading_config(quantization)
+    if stored is not None or quantization is not None:
+        options["device_map"] = {"": "cpu"}
     with quiet():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -100,8 +128,9 @@ def load_model(
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **options,
             )
-        except (ValueError, RuntimeError, OSError) as error:
+        except (ValueError, RuntimeError, OSError, ImportError) as error:
             first = str(error).strip().splitlines()[0]
             raise ModelError(f"cannot load the model: {first}", where=str(folder)) from error
     model, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
@@ -114,7 +143,25 @@ def load_model(
             where=str(folder),
             remedy="fetch the model again, or mend its config.json",
         )
+    if options:
+        from hone.models.quantized import settle
+
+        notices.append(_quantized_share(model, settle(model)))
     return Loaded(model, tuple(notices))
+
+
+def _quantized_share(model: PreTrainedModel, layers: int) -> str:
+    """How much of the model is held in fewer bits."""
+    total = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.is_floating_point()
+    )
+    few = sum(
+        cast(Any, module).in_features * cast(Any, module).out_features
+        for module in model.modules()
+        if is_quantized(module)
+    )
+    share = few / max(1, few + total)
+    return f"{layers} linear layers are quantised: {share:.0%} of the weights; the others are held as they are"
 
 
 def takes_packs(model: PreTrainedModel) -> bool:

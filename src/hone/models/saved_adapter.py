@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any, cast
 from hone.errors import ModelError
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_OTHER_FORMS = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "monteclora_config",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
+_TAKEN_FROM_BASE = ("pissa", "olora", "corda", "lora_ga", "mica", "loftq")
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:
@@ -54,11 +65,81 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     return config
 
 
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's config as settings of `tuning.lora`. No torch.
+
+    Raises ModelError for an adapter that cannot be trained further here.
+    """
+    kind = str(config.get("peft_type"))
+    if kind != "LORA":
+        raise ModelError(
+            f"the adapter is of the kind {kind}, and only LORA is trained further",
+            remedy="merge it into its base first, and name that as model.name",
+        )
+    odd = [key for key in _OTHER_FORMS if config.get(key)]
+    if config.get("bias", "none") != "none":
+        odd.append("bias")
+    if odd:
+        raise ModelError(
+            f"the adapter is of a form that is not trained further here ({odd[0]})",
+            remedy="merge it into its base first, and name that as model.name",
+        )
+    init = config.get("init_lora_weights", True)
+    if str(init).startswith(_TAKEN_FROM_BASE):
+        raise ModelError(
+            f"the adapter stands on a changed base (init_lora_weights={init!r})",
+            remedy="save it as a plain LoRA first: peft's save_pretrained does so with "
+            "path_initial_model_for_weight_conversion",
+        )
+    targets: Any = config.get("target_modules")
+    layers: Any = config.get("layers_to_transform")
+    return {
+        "r": config.get("r", 8),
+        "alpha": float(config.get("lora_alpha", 8)),
+        "dropout": float(config.get("lora_dropout") or 0.0),
+        "target_modules": targets if isinstance(targets, str) else sorted(targets or []),
+        "layers": [layers] if isinstance(layers, int) else layers,
+        "rslora": bool(config.get("use_rslora")),
+        "dora": bool(config.get("use_dora")),
+        "init": "default",
+        "pissa_niter": None,
+        "modules_to_save": list(config.get("modules_to_save") or []),
+    }
+
+
+def rows_wanted(folder: Path) -> int:
+    """How many rows the embeddings need for the tokens that the adapter brings; 0 where it brings none."""
+    said: Any = read_adapter(folder).get("trainable_token_indices") or []
+    lists = list(cast("dict[str, list[int]]", said).values()) if isinstance(said, dict) else [said]
+    return max((index + 1 for ids in lists for index in ids), default=0)
+
+
 def put_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """`model` with the adapter in `folder`, which PEFT loads.
+    """`model` with the adapter in `folder`, which PEFT loads, to be used and not trained.
 
     Raises ModelError where they do not fit: no weight of either is left out or at its start in silence.
     """
+    return _load(model, folder, None)
+
+
+def continue_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """`model` with the adapter in `folder`, to be trained further, in layers of ours.
+
+    Raises ModelError where they do not fit, or where the adapter cannot be trained further here.
+    """
+    from peft import LoraConfig
+
+    from hone.models.adapters import prepare, settle_adapter
+
+    settings_of(read_adapter(folder))
+    config = cast(LoraConfig, LoraConfig.from_pretrained(str(folder), local_files_only=True))
+    adapted = _load(model, folder, prepare(config))
+    settle_adapter(model, dropout=config.lora_dropout)
+    return adapted
+
+
+def _load(model: PreTrainedModel, folder: Path, config: LoraConfig | None) -> PeftModel:
+    """By PEFT; to be trained where a config is given."""
     import warnings
 
     from peft import PeftModel
@@ -68,9 +149,13 @@ def put_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(
-                model, str(folder), is_trainable=False, local_files_only=True
+                model,
+                str(folder),
+                is_trainable=config is not None,
+                config=config,
+                local_files_only=True,
             )
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, OSError, IndexError) as error:
         raise _misfit(str(error).strip().splitlines()[0], folder) from error
     if any("missing adapter keys" in str(warning.message) for warning in heard):
         raise _misfit("some of its weights are missing", folder)
@@ -84,7 +169,9 @@ def _unused(adapted: PeftModel, path: Path) -> list[str]:
     import peft
     from safetensors import safe_open
 
-    placed = cast("dict[str, Any]", peft.get_peft_model_state_dict(adapted))
+    placed = cast(
+        "dict[str, Any]", peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    )
     with cast(Any, safe_open)(path, framework="pt") as file:
         names = cast("list[str]", file.keys())
     return sorted(name for name in names if "lora_" in name and name not in placed)

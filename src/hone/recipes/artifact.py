@@ -19,26 +19,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hone.data.tokenizer import TextTokenizer
+from hone.data.tokenizer_files import write_tokenizer
 from hone.models import facts
+from hone.models.adapters import plain_state, state_of
 from hone.models.load import quiet
 from hone.models.source import read_config
+from hone.models.tuning import Tuned
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
 _LAST = ("adapter_config.json", "config.json")  # what makes a loader believe in the folder
 
 
-def artifact_tensors(model: PreTrainedModel, adapted: peft.PeftModel | None) -> dict[str, Tensor]:
+def artifact_tensors(model: PreTrainedModel, tuned: Tuned) -> dict[str, Tensor]:
     """What the artifact's weights are written from, by name: the model's own parameters, not copies."""
-    if adapted is None:
+    if tuned.adapted is None:
         return model.state_dict(keep_vars=True)
-    return peft.get_peft_model_state_dict(adapted, state_dict=adapted.state_dict(keep_vars=True))
+    return state_of(tuned.adapted)
 
 
 def write_artifact(
@@ -47,8 +43,9 @@ def write_artifact(
     base: Path,
     base_name: str,
     model: PreTrainedModel,
-    adapted: peft.PeftModel | None,
+    tuned: Tuned,
     weights: Mapping[str, Tensor],
+    tokenizer: TextTokenizer,
     template: str,
     stop_ids: Sequence[int],
     card: str,
@@ -56,18 +53,18 @@ def write_artifact(
     """Write all files of the artifact into `folder`; returns their names.
 
     `base` is the model's folder and `base_name` what the user called it, `weights` is what `artifact_tensors`
-    names, whole, `template` the chat template that
-    was trained with, `stop_ids` the tokens that end a turn.
+    names, whole, `tokenizer` and `template` (of the chat) what was trained with, `stop_ids` the tokens that end
+    a turn.
     """
     beside = folder / ".writing-artifact"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        if adapted is not None:
-            _write_adapter(beside, adapted, weights, base_name)
+        if tuned.adapted is not None:
+            _write_adapter(beside, tuned, weights, base_name)
         else:
             _write_full(beside, model, weights, base, stop_ids)
-        _write_tokenizer(beside, base, template)
+        write_tokenizer(tokenizer, beside, template=template)
         (beside / "README.md").write_text(card, encoding="utf-8")
         mode = (beside / "README.md").stat().st_mode
         names = sorted(path.name for path in beside.iterdir())
@@ -86,14 +83,16 @@ def _settle(path: Path, final: Path) -> None:
 
 
 def _write_adapter(
-    folder: Path, adapted: peft.PeftModel, weights: Mapping[str, Tensor], base_name: str
+    folder: Path, tuned: Tuned, weights: Mapping[str, Tensor], base_name: str
 ) -> None:
+    """An adapter for the base as it is, whatever training began with."""
+    adapted = cast(peft.PeftModel, tuned.adapted)
+    config, state = plain_state(adapted, tuned.beginning, weights)
     safetensors.torch.save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()},
+        {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()},
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
-    config = adapted.peft_config["default"]
     config.base_model_name_or_path = base_name
     config.inference_mode = True
     config.save_pretrained(str(folder))
@@ -124,18 +123,6 @@ def _write_full(
     ends = cast("list[object]", known) if isinstance(known, list) else alone
     generation["eos_token_id"] = [*ends, *(i for i in stop_ids if i not in ends)]
     _write_json(path, generation)
-
-
-def _write_tokenizer(folder: Path, base: Path, template: str) -> None:
-    """The base's files as they are, and the template that was trained with as the only one."""
-    for name in _TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
-    source = base / "tokenizer_config.json"
-    config: dict[str, Any] = json.loads(source.read_bytes()) if source.is_file() else {}
-    config.pop("chat_template", None)
-    _write_json(folder / "tokenizer_config.json", config)
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hone.config.sections import Config
+from hone.config.sections import Config, FreezeSection, QuantizationSection
 from hone.engine.loss import PackLoss
-from hone.engine.noise import PrefixDropout
+from hone.engine.noise import PrefixDropout, disturb_embeddings
+from hone.engine.objective import Objective
 from hone.engine.precision import Precision, seconds_by_precision
 from hone.engine.probe import probe
+from hone.errors import ConfigError
 from hone.models import attention, facts
-from hone.models.adapters import attach_lora, set_dropout
+from hone.models.adapters import set_dropout
 from hone.models.fused_norm import fuse_norms
 from hone.models.head import Head
-from hone.models.load import load_config, load_model, quiet, takes_packs
+from hone.models.load import load_config, load_model, quiet, stored_dtype, takes_packs
+from hone.models.parts import ALL_LINEAR
+from hone.models.quantization import (
+    agree,
+    quantize_linears,
+    require_bitsandbytes,
+    stored_quantization,
+)
 from hone.models.source import read_config
+from hone.models.tuning import Start, Tuned, narrow, trains_base, tune
 from hone.runs.events import Say
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -39,7 +48,7 @@ class Built:
 
     loss: PackLoss
     model: PreTrainedModel
-    adapted: PeftModel | None
+    tuned: Tuned
     alone_because: str | None
     """Why rows run one at a time; None where they share Packs."""
 
@@ -69,8 +78,12 @@ def resolve_precision(folder: Path, config: Config, *, say: Say) -> Precision:
             part.pad_token_id = None  # it may lie beyond the cut vocabulary
         with quiet():
             make_model = cast("Callable[..., PreTrainedModel]", AutoModelForCausalLM.from_config)
-            model = make_model(shape, dtype=_held_in(config, precision))
-        return _wrap(model, config, precision, shared=takes_packs(model)).loss
+            held = _held_in(config, precision)
+            model = make_model(shape, dtype=held)
+        if config.tuning.method == "qlora":
+            quantize_linears(model, config.tuning.quantization)
+        plain = _without_choices(config)
+        return _wrap(model, plain, precision, Start(), held=held, shared=takes_packs(model)).loss
 
     attention.register()
     seconds = seconds_by_precision(make)
@@ -86,34 +99,85 @@ def resolve_precision(folder: Path, config: Config, *, say: Say) -> Precision:
     return chosen
 
 
+def _without_choices(config: Config) -> Config:
+    """The method alone, without what names layers, modules and beginnings, for a trial on two layers."""
+    lora = config.tuning.lora.model_copy(
+        update={
+            "target_modules": ALL_LINEAR,
+            "layers": None,
+            "init": "default",
+            "modules_to_save": [],
+        }
+    )
+    freeze = FreezeSection(trainable_layers=1)
+    tuning = config.tuning.model_copy(update={"lora": lora, "freeze": freeze})
+    return config.model_copy(update={"tuning": tuning})
+
+
 def _held_in(config: Config, precision: Precision) -> torch.dtype:
     """Trained weights are float32; frozen ones may be held in the arithmetic's own type."""
     return torch.float32 if config.tuning.method == "full" else DTYPES[precision]
 
 
-def _wrap(model: PreTrainedModel, config: Config, precision: Precision, *, shared: bool) -> Built:
-    adapted = None
+def _loaded_in(folder: Path, config: Config, held: torch.dtype, start: Start) -> torch.dtype:
+    """The type in which weights are read: no narrower than what must be taken from them exactly."""
+    stored = stored_dtype(folder)
+    if config.tuning.method == "qlora":
+        return stored  # what is rounded does not depend on train.precision
+    return torch.float32 if trains_base(config, start) and stored != held else held
+
+
+def _wrap(
+    model: PreTrainedModel,
+    config: Config,
+    precision: Precision,
+    start: Start,
+    *,
+    held: torch.dtype,
+    shared: bool,
+    originals: dict[str, torch.Tensor] | None = None,
+) -> Built:
+    tuned = tune(model, config, start=start, originals=originals)
+    narrow(model, held)
     fuse_norms(model)
-    if config.tuning.method == "lora":
-        adapted = attach_lora(model, config.tuning.lora, seed=config.train.seed)
+    if tuned.adapted is not None:
         set_dropout(model, PrefixDropout)
+    if config.train.neftune_alpha:
+        disturb_embeddings(model.get_input_embeddings(), config.train.neftune_alpha)
     if shared:
         model.set_attn_implementation(attention.NAME)
     if config.compute.gradient_checkpointing:
         model.activation_checkpointing_enable()
-        if adapted is not None:
+        if tuned.adapted is not None:
             model.enable_input_require_grads()
     model.train()
     autocast = torch.bfloat16 if precision == "bf16" else None
-    return Built(PackLoss(model, shared=shared, autocast=autocast), model, adapted, None)
+    train = config.train
+    objective = Objective(train.loss, label_smoothing=train.label_smoothing, z_loss=train.z_loss)
+    loss = PackLoss(model, shared=shared, autocast=autocast, objective=objective)
+    return Built(loss, model, tuned, None)
 
 
-def build(folder: Path, config: Config, *, precision: Precision, longest: int, say: Say) -> Built:
+def build(
+    folder: Path,
+    config: Config,
+    *,
+    precision: Precision,
+    longest: int,
+    say: Say,
+    start: Start | None = None,
+) -> Built:
     """Load, adapt, and find out by rule and by probe whether rows of a step may share their beginnings.
 
     Whatever is changed or falls back is said as a `notice`.
     """
-    loaded = load_model(folder, dtype=_held_in(config, precision))
+    start = start or Start()
+    quantization = _quantization(folder, config)
+    held = _held_in(config, precision)
+    if config.tuning.method == "freeze" and stored_dtype(folder) != held:
+        held = torch.float32  # the whole model is saved: what stays must stay as it was
+    dtype = _loaded_in(folder, config, held, start)
+    loaded = load_model(folder, dtype=dtype, quantization=quantization)
     for message in loaded.notices:
         say("notice", code="model", message=message)
     model = loaded.model
@@ -123,13 +187,18 @@ def build(folder: Path, config: Config, *, precision: Precision, longest: int, s
     reason = facts.why_rows_run_alone(read_config(folder), longest=longest)
     if reason is None and not takes_packs(model):
         reason = "its family does not ask the attention interface"
-    built = _wrap(model, config, precision, shared=reason is None)
+    originals = _originals(folder, config, dtype)
+    built = _wrap(
+        model, config, precision, start, held=held, shared=reason is None, originals=originals
+    )
+    del originals
+    for message in built.tuned.notices:
+        say("notice", code="tuning", message=message)
     if reason is None:
         reason = _probe(built, own, precision)
         if reason is not None:
             model.set_attn_implementation(own)
-            loss = PackLoss(model, shared=False, autocast=built.loss.autocast)
-            built = Built(loss, model, built.adapted, None)
+            built = _apart(built)
     built = _check_head(built)
     if reason is None:
         return built
@@ -138,7 +207,40 @@ def build(folder: Path, config: Config, *, precision: Precision, longest: int, s
         code="row-by-row",
         message=f"rows of this model run one at a time ({reason}): same result, no prefix sharing",
     )
-    return Built(built.loss, built.model, built.adapted, reason)
+    return Built(built.loss, built.model, built.tuned, reason)
+
+
+def _quantization(folder: Path, config: Config) -> QuantizationSection | None:
+    """How the base is rounded as it loads; refuses a base that is rounded already in another way, or unasked."""
+    stored = stored_quantization(read_config(folder))
+    if config.tuning.method != "qlora":
+        if stored is not None:
+            raise ConfigError(
+                f"the base is quantised already ({stored.bits} bits), and tuning.method is "
+                f"{config.tuning.method!r}",
+                where=str(folder),
+                remedy="set tuning.method=qlora, or name the unquantised base",
+            )
+        return None
+    require_bitsandbytes()
+    if stored is not None:
+        agree(stored, config.tuning.quantization)
+    return config.tuning.quantization
+
+
+def _originals(folder: Path, config: Config, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
+    """The linear weights before rounding, where adapters begin with what it took."""
+    tuning = config.tuning
+    if tuning.method != "qlora" or tuning.lora.init != "loftq" or config.model.adapter:
+        return None
+    if stored_quantization(read_config(folder)) is not None:
+        raise ConfigError(
+            "tuning.lora.init=loftq needs the weights before they were quantised, and this base has them no more",
+            remedy="name the unquantised base, or set tuning.lora.init=default",
+        )
+    from hone.models.rounding import linear_weights
+
+    return linear_weights(load_model(folder, dtype=dtype).model)
 
 
 def _probe(built: Built, own: str, precision: Precision) -> str | None:
@@ -165,7 +267,13 @@ def _check_head(built: Built) -> Built:
     """Where trunk and head apart are not the model's logits, take the whole model as one chunk."""
     if built.loss.shared or built.loss.head.equals(built.model):
         return built
-    whole = PackLoss(
-        built.model, shared=False, head=Head.whole(built.model), autocast=built.loss.autocast
+    return _apart(built, head=Head.whole(built.model))
+
+
+def _apart(built: Built, head: Head | None = None) -> Built:
+    """The same, for rows that run one at a time."""
+    before, model = built.loss, built.model
+    loss = PackLoss(
+        model, shared=False, head=head, autocast=before.autocast, objective=before.objective
     )
-    return Built(whole, built.model, built.adapted, None)
+    return Built(loss, model, built.tuned, None)

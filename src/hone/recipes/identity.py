@@ -5,6 +5,7 @@ It knows no tensors.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,9 +16,21 @@ from hone.errors import ConfigError
 from hone.runs.events import Say
 
 _PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
-_HASHES = {"data": "the rows", "validation": "the held-out rows", "model": "the model"}
-# Where a run lies, and on how many ranks it runs, does not make it another run.
-_FREE = frozenset({"output.dir", "compute.nproc", "compute.strategy", "compute.deepspeed"})
+_QUANTIZER = "bitsandbytes"
+_HASHES = {
+    "data": "the rows",
+    "validation": "the held-out rows",
+    "model": "the model",
+    "adapter": "the adapter",
+}
+# Where a run lies, on how many ranks it runs, who hears of it and what it is asked on the way do not make it another run.
+_FREE = (
+    "output.",
+    "train.sample_",
+    "compute.nproc",
+    "compute.strategy",
+    "compute.deepspeed",
+)
 
 
 def versions() -> dict[str, str]:
@@ -28,6 +41,8 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
+    with contextlib.suppress(PackageNotFoundError):
+        found[_QUANTIZER] = version(_QUANTIZER)
     return found
 
 
@@ -54,7 +69,7 @@ def changes(
     old = flat(cast("Mapping[str, Any]", before.get("config") or {}))
     new = flat(config.model_dump(mode="json"))
     for name in sorted(old.keys() | new.keys()):
-        if name not in _FREE and old.get(name) != new.get(name):
+        if not name.startswith(_FREE) and old.get(name) != new.get(name):
             lines.append(f"{name}: {old.get(name)!r} -> {new.get(name)!r}")
     for key, meaning in _HASHES.items():
         if before.get(key) != hashes.get(key):

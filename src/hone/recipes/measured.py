@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from hone.config.sections import ComputeSection
+from hone.config.sections import Config
 from hone.data.dataset import Figures
 from hone.engine.cost import Weight
 from hone.engine.loss import PackLoss
@@ -21,7 +21,7 @@ def measure(
     identity: Mapping[str, Any],
     lower: tuple[int, int] | None,
     *,
-    config: ComputeSection,
+    config: Config,
     loss: PackLoss,
     together: Together,
     layout: Callable[[int], Sequence[Weight]],
@@ -45,7 +45,7 @@ def measure(
 
 
 def _rehearse(
-    config: ComputeSection,
+    config: Config,
     loss: PackLoss,
     together: Together,
     layout: Callable[[int], Sequence[Weight]],
@@ -62,13 +62,14 @@ def _rehearse(
             message=f"figures are estimated from {figures.ready:,} of {figures.rows:,} rows; "
             "the others are prepared while training runs",
         )
-    wanted = config.micro_batch_tokens if isinstance(config.micro_batch_tokens, int) else None
+    budget = config.compute.micro_batch_tokens
+    wanted = budget if isinstance(budget, int) else None
     found = rehearse(
         loss,
         longest=figures.longest,
         wanted=most if wanted is None else min(wanted, most or wanted),
         trained_share=figures.trained_tokens / max(1, figures.tokens),
-        state_bytes=12 * together.own_parameters,
+        state_bytes=together.to_allocate(config.train.optimizer),
         layout=layout,
         strategy=together.strategy,
         bytes_per_token=together.bytes_per_token,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hone.config.sections import Config
 from hone.engine.ranks import Ranks
-from hone.errors import LockedError
+from hone.errors import ConfigError, LockedError
 from hone.recipes.herald import Herald
 from hone.recipes.source import Source, read_source
 from hone.runs.folder import RunFolder
@@ -34,6 +34,15 @@ def refuse_live(path: Path) -> None:
             f"a live run uses this folder ({owner})",
             where=str(path),
             remedy="wait for it, stop it, or choose another --output",
+        )
+
+
+def refuse_endless_warmup(warmup_steps: int | None, steps: int) -> None:
+    """Raise ConfigError where a run has fewer steps than its warmup."""
+    if warmup_steps is not None and warmup_steps > steps:
+        raise ConfigError(
+            f"train.warmup_steps is {warmup_steps:,}, and the run has {steps:,} steps",
+            remedy=f"set it to at most {steps:,}, or give train.warmup_ratio instead",
         )
 
 

@@ -23,6 +23,7 @@ from hone.errors import ConfigError
 from hone.models.facts import longest_row
 from hone.models.source import find_model, read_config
 from hone.recipes.rows import training_rows
+from hone.recipes.source import load_tokenizer
 
 _LONGEST_CHARACTER: Final = 8  # tokens: more than the bytes of any one character
 _SHORTENED: Final = {
@@ -179,7 +180,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
     reader = RowReader(file.path, name=file.name)
     source = iter(reader)
     first = next(source)
-    tokenizer = TextTokenizer.load(folder)
+    tokenizer = load_tokenizer(config.model, folder)
     used = load_template(tokenizer, choice=section.template, variables=section.template_kwargs)
     renderer = Renderer(tokenizer, used, section.train_on)
     road = Road(section, renderer, max_length=max_length, file=file.name)

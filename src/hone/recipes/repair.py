@@ -17,7 +17,8 @@ from hone.data.validation.judge import Judge
 from hone.data.validation.repair import repaired_bytes, repaired_row
 from hone.errors import ConfigError, DataError
 from hone.recipes.change import NOT_JSON, Places
-from hone.recipes.validate import Say, check_rules, found_rows
+from hone.recipes.rows import found_rows
+from hone.recipes.validate import Say, check_rules
 
 
 def repair(

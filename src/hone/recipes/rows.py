@@ -20,12 +20,40 @@ def training_rows(section: DataSection, say: Say) -> list[Rows]:
     """The rows that `data.path` or each entry of `data.sources` names, and how they are read. `say` hears a
     notice for each thing that a user should know.
 
-    Raises what `hone.data.importers.row_file.find_rows` raises.
+    Raises what `found_rows` raises.
     """
     if section.sources:
         return [_source(section, one, say) for one in section.sources]
-    file = find_rows(
-        section.path,
+    file = found_rows(section, section.path, say)
+    return [Rows(file, section)]
+
+
+def _source(section: DataSection, source: SourceSection, say: Say) -> Rows:
+    """One of several sources: its file under its own name, where it has one."""
+    own: dict[str, Any] = {
+        "path": source.path,
+        "sources": [],
+        "format": source.format,
+        "columns": source.columns,
+        "tags": source.tags,
+        "split": source.split,
+        "subset": source.subset,
+        "revision": source.revision,
+    }
+    of_source = section.model_copy(update=own)
+    file = found_rows(of_source, source.path, say)
+    if source.name is not None:
+        file = replace(file, name=source.name)
+    return Rows(file, of_source)
+
+
+def found_rows(section: DataSection, path: str, say: Say, prefer: str = "train") -> RowFile:
+    """The file behind `path`, found or imported into the cache; split, subset and the rest are the section's.
+
+    Raises what `hone.data.importers.row_file.find_rows` raises.
+    """
+    return find_rows(
+        path,
         split=section.split,
         subset=section.subset,
         revision=section.revision,
@@ -33,31 +61,8 @@ def training_rows(section: DataSection, say: Say) -> list[Rows]:
         max_rows=section.max_rows,
         cache_dir=cache_folder() / "imports",
         say=say,
+        prefer=prefer,
     )
-    return [Rows(file, section)]
-
-
-def _source(section: DataSection, source: SourceSection, say: Say) -> Rows:
-    """One of several sources: its file under its own name, where it has one."""
-    file = find_rows(
-        source.path,
-        split=source.split,
-        subset=source.subset,
-        revision=source.revision,
-        streaming=section.streaming,
-        max_rows=section.max_rows,
-        cache_dir=cache_folder() / "imports",
-        say=say,
-    )
-    if source.name is not None:
-        file = replace(file, name=source.name)
-    own: dict[str, Any] = {
-        "path": source.path,
-        "sources": [],
-        "format": source.format,
-        "columns": source.columns,
-    }
-    return Rows(file, section.model_copy(update={**own, "tags": source.tags}))
 
 
 def source_weights(section: DataSection, row_counts: tuple[int, ...]) -> tuple[float, ...] | None:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hone.config.sections import Config
+from hone.config.sections import Config, ModelSection
 from hone.data.misfit import template_notices
 from hone.data.prepare import Prepared, prepare
 from hone.data.template import ChatTemplate, load_template
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
 from hone.models import facts
+from hone.models.quantization import require_bitsandbytes
 from hone.models.source import check_weights, find_model, fingerprint, read_config
 from hone.recipes.cache import cache_folder
+from hone.recipes.continued import adapter_folder, adapter_hash
 from hone.recipes.rows import held_out_rows, training_rows
 from hone.runs.events import Say
 
@@ -30,6 +32,16 @@ class Source:
     template: ChatTemplate
     prepared: Prepared
     hashes: dict[str, str | None]
+    adapter: Path | None = None
+    """The folder of the adapter that is trained further."""
+
+
+def load_tokenizer(model: ModelSection, base: Path) -> TextTokenizer:
+    """The model's tokenizer with the new tokens that `model` names; an adapter's own where it has one."""
+    home = base
+    if model.adapter is not None and (adapter_folder(model) / "tokenizer.json").is_file():
+        home = adapter_folder(model)
+    return TextTokenizer.load(home, model.additions)
 
 
 def read_source(config: Config, say: Say, *, follow: bool = False) -> Source:
@@ -41,10 +53,17 @@ def read_source(config: Config, say: Say, *, follow: bool = False) -> Source:
         raise ConfigError("no model", remedy="add --model FOLDER_OR_HUB_ID")
     if not (config.data.path or config.data.sources):
         raise ConfigError("no data", remedy="name a file of rows: hone train DATA --model MODEL")
+    if config.tuning.method == "qlora":
+        require_bitsandbytes()
     base = find_model(config.model)
+    adapter = None if config.model.adapter is None else adapter_folder(config.model)
     model_config = read_config(base)
     check_weights(base)
-    tokenizer = TextTokenizer.load(base)
+    tokenizer = load_tokenizer(config.model, base)
+    if tokenizer.known:
+        names = ", ".join(map(repr, tokenizer.known))
+        message = f"the tokenizer has {names} already: left as they are, and not trained anew"
+        say("notice", code="known-tokens", message=message)
     template = load_template(
         tokenizer, choice=config.data.template, variables=config.data.template_kwargs
     )
@@ -83,7 +102,9 @@ def read_source(config: Config, say: Say, *, follow: bool = False) -> Source:
             "data": prepared.train.fingerprint,
             "validation": None if validation is None else validation.fingerprint,
             "model": fingerprint(base),
+            "adapter": None if adapter is None else adapter_hash(adapter),
         },
+        adapter,
     )
 
 

@@ -18,7 +18,6 @@ from hone.data.misfit import template_notices
 from hone.data.raw_rows import RawRow, RawRows
 from hone.data.render import Rendered, Renderer
 from hone.data.template import load_template
-from hone.data.tokenizer import TextTokenizer
 from hone.data.validation.advice import explained
 from hone.data.validation.judge import Judge
 from hone.data.validation.survey import Measure, Survey
@@ -27,7 +26,9 @@ from hone.errors import ConfigError, DataError
 from hone.models.facts import longest_row
 from hone.models.source import find_model, read_config
 from hone.recipes.cache import cache_folder
-from hone.recipes.validate import Say, check_rules, found_rows
+from hone.recipes.rows import found_rows
+from hone.recipes.source import load_tokenizer
+from hone.recipes.validate import Say, check_rules
 
 _BATCH_ROWS: Final = 64
 
@@ -112,7 +113,7 @@ class _Tokens:
         limit = config.data.max_length
         if limit is None and (folder / "config.json").is_file():
             limit = longest_row(read_config(folder))
-        tokenizer = TextTokenizer.load(folder)
+        tokenizer = load_tokenizer(config.model, folder)
         template = load_template(
             tokenizer, choice=config.data.template, variables=config.data.template_kwargs
         )

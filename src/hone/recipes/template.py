@@ -13,11 +13,11 @@ from hone.data.render import Renderer
 from hone.data.road import RoadRow
 from hone.data.specimens import SPECIMENS
 from hone.data.template import load_template
-from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
 from hone.infer.stops import named_stop_ids
 from hone.models.source import find_model
 from hone.recipes.preview import NO_LIMIT, Preview
+from hone.recipes.source import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _renderer(config: Config) -> tuple[Renderer, str, frozenset[int]]:
             remedy="type: hone template check FOLDER_OR_HUB_ID",
         )
     folder = find_model(config.model)
-    tokenizer = TextTokenizer.load(folder)
+    tokenizer = load_tokenizer(config.model, folder)
     template = load_template(
         tokenizer, choice=config.data.template, variables=config.data.template_kwargs
     )

@@ -9,10 +9,13 @@ from typing import Any, Literal
 from hone.config.deepspeed import Facts, read_deepspeed, resolve_deepspeed, zero_stage
 from hone.config.sections import ComputeSection, Config
 from hone.engine.loss import PackLoss
+from hone.engine.moments import ELEMENTWISE, OptimizerName
+from hone.engine.optimizer import places_of, trained_parameters, update_bytes
 from hone.engine.ranks import Ranks
 from hone.engine.rehearsal import measure_bytes_per_token
 from hone.engine.room import available_bytes
 from hone.engine.strategy import Replicated, Strategy
+from hone.errors import ConfigError
 from hone.runs.events import Say
 
 StrategyName = Literal["alone", "ddp", "fsdp", "zero1", "zero2", "zero3"]
@@ -21,7 +24,6 @@ _FULL_SHARE = (
     0.8  # of free memory that weights, gradients and optimizer may take; the rest is for Packs
 )
 _ZERO: dict[int, StrategyName] = {1: "zero1", 2: "zero2", 3: "zero3"}
-_UPDATE_BYTES = 12  # of gradient and two moments, for each trained number
 
 
 def asked_strategy(compute: ComputeSection, world: int) -> StrategyName | None:
@@ -37,11 +39,13 @@ def asked_strategy(compute: ComputeSection, world: int) -> StrategyName | None:
     return None if compute.strategy == "auto" else "ddp"
 
 
-def fitting_strategy(loss: PackLoss, ranks: Ranks) -> tuple[StrategyName, str]:
+def fitting_strategy(
+    loss: PackLoss, ranks: Ranks, optimizer: OptimizerName
+) -> tuple[StrategyName, str]:
     """`ddp` where every rank has room for the whole of it, else `fsdp`; and why, in words."""
     held = sum(p.numel() * p.element_size() for p in loss.parameters())
-    moved = sum(p.numel() for p in loss.parameters() if p.requires_grad)
-    needed = held + _UPDATE_BYTES * moved
+    trained = trained_parameters(loss)
+    needed = held + update_bytes(optimizer, trained, places_of(loss, trained))
     # Where ranks compute in the machine's own memory, each holds its weights there already.
     free = available_bytes(ranks.device, sharers=ranks.local_world)
     room = free + (held if ranks.device.type == "cpu" else 0)
@@ -49,9 +53,26 @@ def fitting_strategy(loss: PackLoss, ranks: Ranks) -> tuple[StrategyName, str]:
     return ("ddp" if needed <= _FULL_SHARE * room else "fsdp"), sizes
 
 
-def is_sharded(name: StrategyName) -> bool:
-    """Whether ranks wait for each other inside every pass."""
-    return name not in ("alone", "ddp")
+def is_sharded(name: StrategyName | None) -> bool:
+    """Whether ranks hold parts of the model, and wait for each other inside every pass."""
+    return name not in (None, "alone", "ddp")
+
+
+def refuse_in_parts(config: Config, name: StrategyName | None) -> None:
+    """Raise ConfigError for settings that need whole weights on a rank, where `name` leaves it none."""
+    if not is_sharded(name):
+        return
+    if config.train.optimizer not in ELEMENTWISE:
+        raise ConfigError(
+            f"train.optimizer={config.train.optimizer} looks at whole weights, and under {name} a rank holds "
+            "parts of them",
+            remedy=f"set train.optimizer to {' or '.join(sorted(ELEMENTWISE))}, or compute.strategy=ddp",
+        )
+    if config.train.sample_steps is not None:
+        raise ConfigError(
+            f"train.sample_steps needs a rank that holds the whole model, and under {name} none does",
+            remedy="leave train.sample_steps out, or set compute.strategy=ddp",
+        )
 
 
 @dataclass(frozen=True)
@@ -65,12 +86,11 @@ class Together:
     bytes_per_token: float | None
     """What a forward keeps for its backward, measured before weights were cut; None where the rehearsal can."""
 
-    @property
-    def own_parameters(self) -> int:
-        """Numbers whose gradient and moments this rank has still to allocate."""
+    def to_allocate(self, optimizer: OptimizerName) -> int:
+        """Bytes of gradients and moments that this rank has still to allocate."""
         if is_zero(self.name):
             return 0  # DeepSpeed allocates before the rehearsal
-        return sum(p.numel() for p in self.strategy.trained.values())
+        return update_bytes(optimizer, self.strategy.trained, self.strategy.places)
 
 
 def lay_over(
@@ -92,9 +112,10 @@ def lay_over(
     if name is None and held and held[0] == ranks.world and held[1] in ("ddp", "fsdp"):
         name = held[1]
     if name is None:
-        fitting, sizes = fitting_strategy(loss, ranks)
+        fitting, sizes = fitting_strategy(loss, ranks, config.train.optimizer)
         name = "fsdp" if ranks.any(fitting == "fsdp") else fitting
         say("notice", code="strategy", message=f"compute.strategy: {name} ({sizes})")
+        refuse_in_parts(config, name)
     trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
     per_token = None
     if is_sharded(name) and longest is not None:
@@ -130,6 +151,7 @@ def _zero_settings(
         train=config.train,
         precision=precision,
         learning_rate=config.learning_rate,
+        betas=config.betas,
         world=ranks.world,
         hidden_size=int(getattr(loss.model.config.get_text_config(), "hidden_size", 4096)),
     )

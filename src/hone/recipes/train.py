@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,34 +15,38 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from hone.config.layers import Resolved, idle_settings
 from hone.config.sections import Config
 from hone.config.write import to_yaml
 from hone.data.dataset import Figures
-from hone.data.prepare import say_data
 from hone.data.steps import StepSource
+from hone.engine.callbacks import Callback, check_callbacks
 from hone.engine.cost import Speeds
 from hone.engine.deal import longest_hands
 from hone.engine.loop import Outcome, plan_optimizer
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
+from hone.engine.optimizer import require_package
 from hone.engine.plan import Plan
 from hone.engine.ranks import Ranks
 from hone.engine.stop import StopRequest
 from hone.engine.strategy import Strategy
-from hone.errors import EnvironmentFault, HoneError, Stopped
+from hone.errors import HoneError, Stopped
 from hone.models import facts
 from hone.models.source import read_config
-from hone.recipes.artifact import artifact_tensors, write_artifact
+from hone.models.tuning import Start
+from hone.recipes import result
+from hone.recipes.agreement import same_beginning, same_sharing
+from hone.recipes.artifact import artifact_tensors
 from hone.recipes.build import (
     Built,
     build,
     resolve_precision,
     resolve_threads,
 )
-from hone.recipes.card import write_card
+from hone.recipes.continued import continued
+from hone.recipes.gauge import Measures, read_gauge
 from hone.recipes.herald import Herald, Silent
 from hone.recipes.identity import (
     changes,
@@ -53,15 +56,24 @@ from hone.recipes.identity import (
     versions,
 )
 from hone.recipes.measured import SAMPLED_STEPS, measure
-from hone.recipes.opening import opened, read_together, refuse_live
+from hone.recipes.opening import opened, read_together, refuse_endless_warmup, refuse_live
 from hone.recipes.rows import source_weights
-from hone.recipes.source import Source, turn_ends
-from hone.recipes.together import Together, is_sharded, is_zero, lay_over
+from hone.recipes.samples import Sampler
+from hone.recipes.source import Source
+from hone.recipes.together import (
+    Together,
+    asked_strategy,
+    is_sharded,
+    is_zero,
+    lay_over,
+    refuse_in_parts,
+)
 from hone.recipes.trained import Trained, run_path
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
-from hone.runs.curve import draw_png, read_curve
 from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
+from hone.runs.trackers.choice import check_installed
+from hone.runs.tracking import Tracking
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
 
@@ -75,20 +87,27 @@ def train(
     accept_changes: bool = False,
     command: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    callbacks: Sequence[Callback] = (),
     ranks: Ranks | None = None,
     lower: tuple[int, int] | None = None,
 ) -> Trained:
     """Train as `resolved` says; the same call resumes what was begun in the same folder.
 
-    `command` is what the user typed, for messages. All of several `ranks` call this; the first one writes and
-    speaks. `lower` is (from_step, micro_batch_tokens) of a start anew after memory ran out. Raises
-    ConfigError, DataError, ModelError, LockedError and DiskError before anything is written where the input
-    is at fault; later what the loop raises.
+    `command` is what the user typed, for messages; `callbacks` are called while it trains
+    (`hone.engine.callbacks`). All of several `ranks` call this; the first one writes, speaks and calls back.
+    `lower` is (from_step, micro_batch_tokens) of a start anew after memory ran out. Raises ConfigError,
+    DataError, ModelError, LockedError, EnvironmentFault and DiskError before anything is written where the
+    input is at fault; later what the loop raises.
     """
+    resolved = continued(resolved)
     config = resolved.config
+    check_callbacks(callbacks)
+    check_installed(config.output.trackers)
     began = time.time()
+    require_package(config.train.optimizer)
     keep_freed_memory()
     ranks = ranks or Ranks()
+    refuse_in_parts(config, asked_strategy(config.compute, ranks.world))
     path = run_path(config)
     herald = Herald(listeners) if ranks.is_first else Silent()
     if ranks.is_first:
@@ -103,7 +122,7 @@ def train(
         opened(path, fresh=fresh, herald=herald, ranks=ranks) as folder,
     ):
         try:
-            run = _Run(folder, config, source, herald, stop, list(command), ranks)
+            run = _Run(folder, config, source, herald, stop, list(command), callbacks, ranks)
             return run.go(began, accept_changes=accept_changes, lower=lower)
         except HoneError as error:
             if not isinstance(error, Stopped):
@@ -122,8 +141,10 @@ class _Run:
         herald: Herald,
         stop: StopRequest,
         command: list[str],
+        callbacks: Sequence[Callback],
         ranks: Ranks,
     ) -> None:
+        self.callbacks = callbacks
         self.folder = folder
         self.config = config
         self.source = source
@@ -137,32 +158,9 @@ class _Run:
         begun: dict[str, Any] = self.ranks.tell(begun)
         if begun["finished"]:
             return self._already(begun["finished"])
-        identity = self._identity()
-        torch.set_num_threads(int(identity["threads"]))
-        precision = identity.get("precision")
-        if precision is None or accept_changes:
-            precision = self._first_rank_says(self._precision)
-        self.say("phase", name="loading")
-        self.ranks.work("loading the model")
-        figures = self._first_rank_says(self._figures_json)
-        built = build(
-            self.source.base,
-            self.config,
-            precision=precision,
-            longest=figures["longest"],
-            say=self.say,
-        )
-        self._refuse_difference(built)
-        together = self._together(built, identity, precision, figures["longest"])
-        plan = self._plan(built, together, identity, lower)
-        self.say("phase", name="training")
-        store = (
-            self.folder.checkpoints(keep=self.config.train.save_total_limit)
-            if self.ranks.is_first
-            else None
-        )
-        outcome = self._loop(built, together.strategy, plan, store)
-        return self._finish(built, together.strategy, store, outcome, began)
+        trackers = self.config.output.trackers if self.ranks.is_first else []
+        with Tracking(self.folder, trackers, self.say):
+            return self._train(began, measure_anew=accept_changes, lower=lower)
 
     def _begin(self, accept_changes: bool) -> dict[str, Any]:
         """What the first rank does before any other: look at what lies in the folder, and keep what is meant now."""
@@ -178,6 +176,43 @@ class _Run:
         self._keep_config(before)
         return {"finished": None}
 
+    def _train(self, began: float, *, measure_anew: bool, lower: tuple[int, int] | None) -> Trained:
+        identity = self._identity()
+        torch.set_num_threads(int(identity["threads"]))
+        precision = identity.get("precision")
+        if precision is None or measure_anew:
+            precision = self._first_rank_says(self._precision)
+        self.say("phase", name="loading")
+        self.ranks.work("loading the model")
+        longest = int(self._first_rank_says(self._figures_json)["longest"])
+        built = build(
+            self.source.base,
+            self.config,
+            precision=precision,
+            longest=longest,
+            say=self.say,
+            start=Start(
+                self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
+            ),
+        )
+        same_beginning(built, identity, self.config, self.folder, self.ranks)
+        same_sharing(built, self.ranks)
+        measures = Measures.of(built.loss)
+        together = self._together(built, identity, precision, longest)
+        plan = self._plan(built, together, identity, lower)
+        compute = self.config.compute
+        would_share = compute.share_prefixes and compute.pack and built.alone_because is None
+        if self.config.train.neftune_alpha and would_share:
+            message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
+            self.say("notice", code="no-sharing", message=message)
+        store, self.gauge = None, None
+        if self.ranks.is_first:
+            self.gauge = read_gauge(measures, plan, self.folder, self.say, ranks=self.ranks.world)
+            store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
+        self.say("phase", name="training")
+        outcome = self._loop(built, together.strategy, plan, store)
+        return self._finish(built, together.strategy, store, outcome, began)
+
     def _first_rank_says(self, what: Callable[[], _T]) -> _T:
         """An answer that only the first rank works out."""
         return self.ranks.tell(what() if self.ranks.is_first else None)
@@ -187,17 +222,8 @@ class _Run:
 
     def _precision(self) -> str:
         precision = resolve_precision(self.source.base, self.config, say=self.say)
-        self.folder.update_identity(precision=precision)
+        self.folder.update_identity(precision=precision, product_flops_per_second=None)
         return precision
-
-    def _refuse_difference(self, built: Built) -> None:
-        """The probe must have the same answer on every machine."""
-        reasons = self.ranks.gather(built.alone_because)
-        if len({reason is None for reason in reasons}) > 1:
-            raise EnvironmentFault(
-                f"ranks differ in whether rows can share Packs: {reasons}",
-                remedy="use equal machines with equal versions, or set compute.pack=false",
-            )
 
     def _figures_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self._figures())
@@ -267,25 +293,18 @@ class _Run:
             figures = prepared.train.figures()
         return figures
 
-    def _last_ledger(self) -> dict[str, Any]:
-        """What became of every row, told once more where that was not known at the beginning."""
-        prepared = self.source.prepared
-        told = prepared.ledger_json()
-        if told != self.folder.read_ledger():
-            for ledger in prepared.ledgers:
-                say_data(ledger, lambda event, about: self.say(event, **about))
-            self.folder.write_ledger(told)
-        return told
-
-    def _steps(self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False) -> StepSource:
+    def _steps(
+        self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False, share: bool = True
+    ) -> StepSource:
         return StepSource(
             rows,
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
             shuffle=shuffle,
-            share_prefixes=self.config.compute.share_prefixes and not alone,
+            share_prefixes=self.config.compute.share_prefixes and share and not alone,
             pack=self.config.compute.pack and not alone,
             weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
+            sources=[file.name for file in rows.files],
         )
 
     def _plan(
@@ -299,9 +318,16 @@ class _Run:
         config = self.config.train
         alone = built.alone_because is not None
         rows = self.source.prepared.train
-        self.training = self._steps(rows, shuffle=self.config.data.shuffle, alone=alone, mixed=True)
+        self.training = self._steps(
+            rows,
+            shuffle=self.config.data.shuffle,
+            alone=alone,
+            mixed=True,
+            share=not config.neftune_alpha,
+        )
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+        refuse_endless_warmup(config.warmup_steps, steps)
         save = config.save_steps or max(1, math.ceil(steps / 10))
         held_out = self.source.prepared.validation is not None
         plan = Plan(
@@ -310,8 +336,14 @@ class _Run:
             budgets=((1, 1),),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
+            warmup_steps=config.warmup_steps,
+            min_learning_rate_ratio=config.min_learning_rate_ratio,
+            decay_ratio=config.decay_ratio,
+            decay_shape=config.decay_shape,
+            optimizer=config.optimizer,
             weight_decay=config.weight_decay,
-            betas=config.betas,
+            betas=self.config.betas,
+            lora_plus_ratio=config.lora_plus_ratio,
             max_grad_norm=config.max_grad_norm,
             seed=config.seed,
             steps_per_epoch=per_epoch,
@@ -320,11 +352,12 @@ class _Run:
             early_stop=config.early_stop,
         )
         if is_zero(together.name):  # it takes its part of the memory before the rehearsal
-            together.strategy.adopt(plan_optimizer(plan, together.strategy.trained))
+            strategy = together.strategy
+            strategy.adopt(plan_optimizer(plan, strategy.trained, strategy.places))
         measured = measure(
             identity,
             lower,
-            config=self.config.compute,
+            config=self.config,
             loss=built.loss,
             together=together,
             layout=lambda budget: longest_hands(
@@ -354,6 +387,9 @@ class _Run:
         )
         resume = self._newest(store)
         done = 0 if resume is None else resume.step
+        callbacks = list(self.callbacks)
+        if self.config.train.sample_steps is not None and self.ranks.is_first:
+            callbacks.insert(0, Sampler(built, self.source, self.config, self.say))
         head = _AHEAD_STEPS * self.config.train.batch_size
         self.source.prepared.follow(self.training.order_from(done), head=head)
         with self.stop.at_step_boundaries():
@@ -368,6 +404,9 @@ class _Run:
                 held_out=held_out,
                 on_budget=self._keep_budget if self.ranks.is_first else None,
                 write_report=self.folder.write_report if self.ranks.is_first else None,
+                gauge=self.gauge,
+                callbacks=callbacks,
+                model=built.tuned.adapted or built.model,
                 strategy=strategy,
             )
 
@@ -398,9 +437,12 @@ class _Run:
                 strategy.read_weights(Path(told[0]))
                 message = f"stopped early: the artifact holds the weights of step {told[1]}"
                 self.say("notice", code="early-stop", message=message)
-        weights = strategy.gather(artifact_tensors(built.model, built.adapted))
+        elif outcome.stop_reason is not None:
+            message = f"training ended after step {outcome.steps}: {outcome.stop_reason}"
+            self.say("notice", code="callback-stop", message=message)
+        weights = strategy.gather(artifact_tensors(built.model, built.tuned))
         if self.ranks.is_first:
-            self._write_artifact(built, weights, outcome)
+            result.write(self.folder, self.config, self.source, built, weights, outcome, self.say)
         seconds = time.time() - began
         done = {
             "steps": outcome.steps,
@@ -413,33 +455,3 @@ class _Run:
             self.say("finished", path=str(self.folder.path), **done)
         self.ranks.wait("the artifact")
         return Trained(self.folder.path, outcome.steps, outcome.loss, outcome.best_loss, seconds)
-
-    def _write_artifact(
-        self, built: Built, weights: Mapping[str, Tensor], outcome: Outcome
-    ) -> None:
-        card = write_card(
-            config=self.config,
-            outcome=outcome,
-            hashes=self.source.hashes,
-            ledger=self._last_ledger(),
-            versions=versions(),
-            precision=str((self.folder.read_identity() or {}).get("precision")),
-        )
-        write_artifact(
-            self.folder.path,
-            base=self.source.base,
-            base_name=self._base_name(),
-            model=built.model,
-            adapted=built.adapted,
-            weights=weights,
-            template=self.source.template.source,
-            stop_ids=turn_ends(self.source),
-            card=card,
-        )
-        curve = read_curve(self.folder.events_file, title=self.folder.name)
-        draw_png(curve, self.folder.curve_file)
-
-    def _base_name(self) -> str:
-        """What a loader finds again from anywhere: a hub id as it is, a folder as a whole path."""
-        name = self.config.model.name
-        return os.path.realpath(name) if Path(name).expanduser().is_dir() else name

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from hone.config.sections import DataSection
-from hone.data.importers.row_file import RowFile, find_rows
+from hone.data.importers.row_file import RowFile
 from hone.data.validation.finding import Finding
 from hone.data.validation.judge import RULES
 from hone.data.validation.verdict import FAST_BYTES, Verdict, judge_file
 from hone.errors import ConfigError, DataError, nearest
-from hone.recipes.cache import cache_folder
+from hone.recipes.rows import found_rows
 
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -52,21 +52,6 @@ def check_rules(rules: str) -> None:
     """Raise ConfigError unless rules of that name are known."""
     if rules not in RULES:
         raise ConfigError(f"--rules: no rules are called {rules!r}", remedy=nearest(rules, RULES))
-
-
-def found_rows(section: DataSection, path: str, say: Say, prefer: str = "train") -> RowFile:
-    """The file behind `path`, found or imported as for training. Raises what `find_rows` raises."""
-    return find_rows(
-        path,
-        split=section.split,
-        subset=section.subset,
-        revision=section.revision,
-        streaming=section.streaming,
-        max_rows=section.max_rows,
-        cache_dir=cache_folder() / "imports",
-        say=say,
-        prefer=prefer,
-    )
 
 
 def _workers(file: RowFile, section: DataSection) -> int:

@@ -13,10 +13,13 @@ from typing import Any
 from hone.errors import DiskError
 from hone.runs.disk import Disk
 from hone.runs.events import read_events
+from hone.runs.metrics import loss_by_source
 
 Point = tuple[int, float]  # step counted from 1, loss
 
 _SMOOTHED_SHARE = 50  # the smoothed line looks about 1/50 of the run to either side
+_SOURCE_COLOURS = ("#31a354", "#756bb1", "#e6ab02", "#17becf", "#e377c2", "#7f7f7f")
+_LONGEST_NAME = 40  # characters of a source's name in the legend
 _LABEL_COLUMNS = 8
 _BRAILLE = 0x2800
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # [row][column] of a braille cell
@@ -29,6 +32,8 @@ class Curve:
     title: str
     train: tuple[Point, ...]
     held_out: tuple[Point, ...]
+    sources: tuple[tuple[str, tuple[Point, ...]], ...] = ()
+    """Each source's name and losses, on held-out rows where there are some; empty for one source."""
 
     @property
     def best(self) -> Point | None:
@@ -39,13 +44,18 @@ class Curve:
 def read_curve(events: Path, *, title: str) -> Curve:
     """The curve that a run's events tell so far; a step done again after a resume counts once."""
     losses: dict[str, dict[int, float]] = {"step": {}, "evaluated": {}}
+    parts: dict[str, dict[str, dict[int, float]]] = {"step": {}, "evaluated": {}}
     for event in read_events(events):
         if event.name in losses and isinstance(event.get("loss"), int | float):
             losses[event.name][int(event["step"])] = float(event["loss"])
+            for name, loss in loss_by_source([event.fields]).items():
+                parts[event.name].setdefault(name, {})[int(event["step"])] = loss
+    by_source = parts["evaluated"] or parts["step"]
     return Curve(
         title=title,
         train=tuple(sorted(losses["step"].items())),
         held_out=tuple(sorted(losses["evaluated"].items())),
+        sources=tuple((name, tuple(sorted(own.items()))) for name, own in by_source.items()),
     )
 
 
@@ -97,6 +107,10 @@ def draw_png(curve: Curve, path: Path, *, disk: Disk | None = None) -> None:
             ms=4,
             label="held-out rows",
         )
+    if len(curve.sources) <= len(_SOURCE_COLOURS):  # more lines could not be told apart
+        for (name, points), colour in zip(curve.sources, _SOURCE_COLOURS, strict=False):
+            line = list(points) if curve.held_out else smoothed(points)
+            axes.plot(*zip(*line, strict=True), color=colour, lw=1.0, ls="--", label=_plain(name))
     if curve.best is not None:
         step, loss = curve.best
         label = f"best: {loss:.4g} at step {step:,}"
@@ -120,6 +134,12 @@ def draw_png(curve: Curve, path: Path, *, disk: Disk | None = None) -> None:
             where=str(path),
             remedy="free some space or make the folder writable",
         ) from error
+
+
+def _plain(name: str) -> str:
+    """A legend's text that means itself: a leading underscore hides it, a dollar sign begins a formula."""
+    text = name if len(name) <= _LONGEST_NAME else f"...{name[-_LONGEST_NAME:]}"
+    return ("\u200b" + text if text.startswith("_") else text).replace("$", r"\$")
 
 
 def draw_text(curve: Curve, *, width: int = 72, height: int = 12, ascii_only: bool = False) -> str:

@@ -155,6 +155,28 @@ def read_events(path: Path) -> Iterator[Event]:
             yield event
 
 
+class EventTail:
+    """Reads a growing file of events piece by piece, each complete line once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0  # bytes read
+
+    def new(self) -> Iterator[Event]:
+        """The events since the last call; lines that cannot be read are left out."""
+        if not self._path.exists():
+            return
+        with open(self._path, "rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._at += len(line)
+                event = _parse(line)
+                if event is not None:
+                    yield event
+
+
 def steps(path: Path) -> dict[int, Event]:
     """The last logged `step` event of each step number, ascending: a step redone after a resume counts once."""
     found = {int(event["step"]): event for event in read_events(path) if event.name == "step"}

@@ -8,6 +8,7 @@ lock                who is running it now
 checkpoints/        step-00000050/ ...
 logs/               rank-0.log ... of a run of several ranks
 loss.png            the curve
+tracking/           what trackers keep here, and how far each was told
 nonfinite-step-*    rows of a step whose loss or gradient was not a number
 (the artifact)      in the root, so that the folder is the model
 """
@@ -27,7 +28,8 @@ from hone.runs.events import EventLog
 from hone.runs.lock import Owner, RunLock, holder
 
 CONFIG, IDENTITY, EVENTS, LEDGER = "run.yaml", "run.json", "events.jsonl", "ledger.json"
-LOCK, CHECKPOINTS, CURVE, LOGS = "lock", "checkpoints", "loss.png", "logs"
+LOCK, CHECKPOINTS, CURVE = "lock", "checkpoints", "loss.png"
+TRACKING, LOGS = "tracking", "logs"
 
 _RECORDS = (CONFIG, EVENTS, LEDGER, CURVE, CHECKPOINTS, IDENTITY)
 _ARTIFACT = re.compile(
@@ -116,6 +118,11 @@ class RunFolder:
     def log_file(self, rank: int) -> Path:
         """Where a rank's own words lie: what it or a library printed."""
         return self.path / LOGS / f"rank-{rank}.log"
+
+    @property
+    def tracking_folder(self) -> Path:
+        """Where trackers keep local files; made by the first of them."""
+        return self.path / TRACKING
 
     def lock(self) -> RunLock:
         """The lock to hold while writing anything here."""

@@ -6,13 +6,16 @@ A run may be alive while it is read, or have died at any instant: what is missin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from hone.errors import EnvironmentFault, nearest
 from hone.runs.events import read_events
 from hone.runs.folder import RunFolder, find_runs
+from hone.runs.metrics import loss_by_source
+
+_RECENT_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,15 @@ class Summary:
     """Spent in steps; a step redone after a resume counts once."""
     peak_memory_bytes: int | None
     """Of the fullest rank."""
+    utilisation: float | None = None
+    """Model FLOPs a second over the rate of matrix products on this machine, over all steps."""
+    loss_by_source: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Over the last 20 steps; empty where there is but one source."""
+    held_out_by_source: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Of the best evaluation."""
+    sampled_step: int | None = None
+    samples: tuple[Mapping[str, Any], ...] = ()
+    """What the model wrote when it was last asked: `name`, `prompt`, `reply`, `wanted`, `finish`."""
     ranks: int = 1
     strategy: str = "alone"
     notices: tuple[str, ...] = ()
@@ -71,7 +83,8 @@ def find_run(name: str, *, root: Path) -> RunFolder:
 def summarize(folder: RunFolder) -> Summary:
     """Read one run. Raises EnvironmentFault or DiskError for a damaged folder."""
     steps: dict[int, Mapping[str, Any]] = {}
-    held_out: dict[int, float] = {}
+    held_out: dict[int, Mapping[str, Any]] = {}
+    sampled: Mapping[str, Any] = {}
     began: float | None = None
     last = ""
     notices: dict[str, None] = {}
@@ -81,12 +94,15 @@ def summarize(folder: RunFolder) -> Summary:
         elif event.name == "step":
             steps[int(event["step"])] = event.fields
         elif event.name == "evaluated" and event["loss"] is not None:
-            held_out[int(event["step"])] = float(event["loss"])
+            held_out[int(event["step"])] = event.fields
+        elif event.name == "sample":
+            sampled = event.fields
         elif event.name == "notice":
             notices[str(event["message"])] = None
         if event.name in ("started", "finished", "failed", "stopped", "step"):
             last = event.name
     newest: Mapping[str, Any] = steps[max(steps)] if steps else {}
+    best = min(held_out.values(), key=lambda fields: float(fields["loss"]), default=None)
     config = _config(folder)
     held: list[Any] = (folder.read_identity() or {}).get("held") or [1, "alone"]
     return Summary(
@@ -94,12 +110,12 @@ def summarize(folder: RunFolder) -> Summary:
         path=str(folder.path),
         state=_state(folder, last),
         model=_text(config, "model", "name"),
-        data=_text(config, "data", "path"),
+        data=_text(config, "data", "path") or _sources(config),
         began=began,
         step=max(steps, default=0),
         steps=newest.get("steps"),
         loss=newest.get("loss"),
-        held_out_loss=min(held_out.values(), default=None),
+        held_out_loss=None if best is None else float(best["loss"]),
         tokens=_total(steps.values(), "tokens"),
         trained_tokens=_total(steps.values(), "trained_tokens"),
         computed_tokens=_total(steps.values(), "computed_tokens"),
@@ -107,6 +123,11 @@ def summarize(folder: RunFolder) -> Summary:
         peak_memory_bytes=max(
             (_whole(s, "peak_memory_bytes") for s in steps.values()), default=None
         ),
+        utilisation=_utilisation(steps.values()),
+        loss_by_source=loss_by_source([steps[n] for n in sorted(steps)[-_RECENT_STEPS:]]),
+        held_out_by_source={} if best is None else loss_by_source([best]),
+        sampled_step=sampled.get("step"),
+        samples=tuple(sampled.get("samples") or ()),
         ranks=int(held[0]),
         strategy=str(held[1]),
         notices=tuple(notices),
@@ -167,6 +188,20 @@ def _text(config: Mapping[str, Any], section: str, key: str) -> str | None:
 
 def _total(steps: Iterable[Mapping[str, Any]], key: str) -> int:
     return sum(_whole(step, key) for step in steps)
+
+
+def _sources(config: Mapping[str, Any]) -> str | None:
+    """The names of several sources, or their paths."""
+    data = cast("dict[str, Any]", config.get("data") or {})
+    listed = cast("list[dict[str, Any]]", data.get("sources") or [])
+    return " + ".join(str(one.get("name") or one.get("path")) for one in listed) or None
+
+
+def _utilisation(steps: Iterable[Mapping[str, Any]]) -> float | None:
+    """The steps' own, weighted by their seconds; None where none tells it."""
+    told = [(float(s["utilisation"]), float(s["seconds"])) for s in steps if s.get("utilisation")]
+    seconds = sum(each for _, each in told)
+    return sum(share * each for share, each in told) / seconds if seconds > 0 else None
 
 
 def _whole(step: Mapping[str, Any], key: str) -> int:

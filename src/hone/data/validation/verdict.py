@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hone.config.sections import DataSection
-from hone.data.crew import Crew, Job
+from hone.data.crew import each
 from hone.data.formats import RowFormat
 from hone.data.importers.row_file import RowFile
 from hone.data.lines import PART_BYTES, stamp_of
@@ -20,7 +19,7 @@ from hone.data.validation.finding import Finding
 from hone.data.validation.judge import Judge
 from hone.data.validation.scan import Scanned, join, scan_part
 from hone.data.validation.worker import PROGRAM, JudgeOrder
-from hone.errors import DataError, HoneError
+from hone.errors import DataError
 
 FAST_BYTES: Final = 8 * 2**20
 """Size of a file from which several processes judge it."""
@@ -174,27 +173,5 @@ def _listed(verdict: Verdict, order: JudgeOrder) -> Scanned:
 
 
 def _by_crew(order: JudgeOrder, parts: list[tuple[int, int]], workers: int) -> list[Scanned]:
-    jobs = deque({"scan": list(part), "number": number} for number, part in enumerate(parts))
-    found: dict[int, Scanned] = {}
-    faults: list[HoneError] = []
-
-    def next_job() -> Job | None:
-        try:
-            return None if faults else jobs.popleft()
-        except IndexError:
-            return None
-
-    def hear(job: Job, answer: dict[str, Any] | HoneError) -> None:
-        if isinstance(answer, HoneError):
-            faults.append(answer)
-        else:
-            found[job["number"]] = Scanned.from_json(answer)
-
-    crew = Crew(order, min(workers, len(parts)), next_job, hear, PROGRAM)
-    try:
-        crew.join()
-    finally:
-        crew.close()
-    if faults:
-        raise faults[0]
-    return [found[number] for number in range(len(parts))]
+    jobs = [{"scan": list(part)} for part in parts]
+    return each(jobs, order, workers, Scanned.from_json, PROGRAM)
