@@ -142,7 +142,6 @@ def test_null_unsets_what_can_be_unset() -> None:
         ("data.columns={user: [a]}", "data.columns.user: ['a']", "text"),
         ("data.columns=user", "data.columns: 'user'", "a mapping"),
         ("tuning.lora.target_modules={a: b}", "tuning.lora.target_modules", "text, or a list of texts"),
-        ("compute={strategy: fsdp, deepspeed: zero2}", "exclude each other", ""),
         ("tuning=lora", "tuning is a section", "e.g. tuning.method"),
         ("train.epochs", "'train.epochs' is no setting", "key=value"),
         ("=3", "'=3' is no setting", "key=value"),
@@ -190,6 +189,18 @@ def test_rules_that_cross_fields_name_what_was_said() -> None:
     for key in ("eval_steps", "early_stop"):
         error = refused(overrides=[f"train.{key}=3"])
         assert f"train.{key} needs held-out rows" in error.what
+
+
+def test_ranks_are_described_in_one_way() -> None:
+    for words, told in {
+        "strategy: fsdp, deepspeed: zero2": "exclude each other",
+        "nnodes: 2": "compute.rdzv_endpoint",
+        "nnodes: 2, rdzv_endpoint: here": "HOST:PORT",
+        "nnodes: 2, rdzv_endpoint: 'here:99999'": "HOST:PORT",
+        "nnodes: 2, rdzv_endpoint: 'here:1', node_rank: 2": "from 0 to 1",
+        "nnodes: 2, rdzv_endpoint: 'here:1', launcher: ray": "Ray places ranks itself",
+    }.items():
+        assert told in str(refused(overrides=[f"compute={{{words}}}"])), words
 
 
 def test_the_value_of_an_unknown_name_is_not_repeated() -> None:

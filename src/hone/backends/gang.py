@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from hone.backends.activity import Activity
-from hone.backends.job import Job, Place
+from hone.backends.beacon import Elsewhere
+from hone.backends.job import Job, Place, is_loopback
 from hone.backends.post import Lines, Message, event_of
 from hone.backends.pulse import Page, Sign
 from hone.backends.transcript import Transcript
@@ -72,6 +73,7 @@ class Gang:
         self._places = places
         self._hear = hear
         self._selector = selectors.DefaultSelector()
+        self._elsewhere = Elsewhere()
         self._watchdog = Watchdog(on_gpu=any(place.on_gpu for place in places))
         self._asked: list[signal.Signals] = []
         self._passed_on = 0
@@ -86,9 +88,22 @@ class Gang:
         return self._asked[-1] if self._asked else None
 
     @property
+    def world(self) -> int:
+        """Ranks of the run, those of other machines included."""
+        return self._places[0].world
+
+    def member(self, rank: int) -> Member | None:
+        """The rank's process, if it is of this machine."""
+        return next((member for member in self.members if member.rank == rank), None)
+
+    @property
     def was_urged(self) -> bool:
         """Whether a second signal asked to end at once."""
         return len(self._asked) > 1
+
+    def ask(self, number: signal.Signals) -> None:
+        """As if the launcher had got this signal."""
+        self._asked.append(number)
 
     def write_logs(self, name: Callable[[int], Path]) -> None:
         """From now on keep what each rank prints in the file of that name, all so far included."""
@@ -159,7 +174,7 @@ class Gang:
         left = [member for member in self.members if not member.has_ended]
         signs = {member.rank: member.page.read() for member in left}
         used = {member.rank: member.activity.used() for member in left}
-        self.verdict = self._watchdog.judge(now, signs, used)
+        self.verdict = self._watchdog.judge(now, signs, used, self._elsewhere.signs)
         if self.verdict is not None:
             self.signs = signs
             for member in left:
@@ -218,6 +233,8 @@ class Gang:
         for message in member.lines.take(data):
             if "event" in message:
                 self._hear(event_of(message))
+            elif "others" in message:
+                self._elsewhere.take(message["others"])
             elif "done" in message:
                 member.result = message["done"]
             else:
@@ -262,7 +279,7 @@ def environment(place: Place) -> dict[str, str]:
     found["PATH"] = (
         f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # ninja
     )
-    if place.world == place.local_world:
+    if place.world == place.local_world or is_loopback(place.store):
         found |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from hone.config.layers import Resolved
 from hone.config.sections import Config
@@ -19,8 +20,21 @@ class Place:
     local_rank: int
     local_world: int
     store: str
-    """A file that all ranks of one machine see."""
+    """Where they meet: a file that all ranks of one machine see, or `tcp://HOST:PORT` of the first machine."""
     on_gpu: bool = False
+    gpu: int = 0
+    """Which of the visible GPUs, where it computes on one."""
+
+    @property
+    def spans_machines(self) -> bool:
+        """Whether the launcher that started this rank has not started all of them."""
+        return self.store.startswith("tcp://")
+
+
+def is_loopback(store: str) -> bool:
+    """Whether ranks meet at an address that never leaves the machine."""
+    host = urlsplit(store).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,18 @@ class Job:
     def decode(cls, line: bytes) -> tuple[Job, Place]:
         """The inverse of `encode`."""
         told: dict[str, Any] = json.loads(line)
-        lower = told["job"].pop("lower")
-        job = cls(**told["job"], lower=None if lower is None else (int(lower[0]), int(lower[1])))
-        return job, Place(**told["place"])
+        return cls._of_json(told["job"]), Place(**told["place"])
+
+    def encode_job(self) -> str:
+        """The job alone, for who finds places later."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode_job(cls, text: str) -> Job:
+        """The inverse of `encode_job`."""
+        return cls._of_json(json.loads(text))
+
+    @classmethod
+    def _of_json(cls, told: dict[str, Any]) -> Job:
+        lower = told.pop("lower")
+        return cls(**told, lower=None if lower is None else (int(lower[0]), int(lower[1])))

@@ -25,17 +25,18 @@ class Post:
 
     def event(self, event: Event) -> None:
         """Pass on an event of the run."""
-        self._send({"event": event.name, "time": event.time, "fields": dict(event.fields)})
+        self.send({"event": event.name, "time": event.time, "fields": dict(event.fields)})
 
     def done(self, result: Mapping[str, Any]) -> None:
         """This rank has come to the end of the run."""
-        self._send({"done": dict(result)})
+        self.send({"done": dict(result)})
 
-    def fault(self, error: BaseException) -> None:
-        """This rank ends with an error."""
-        self._send({"fault": fault_message(error)})
+    def fault(self, message: Message) -> None:
+        """This rank ends with an error, as `fault_message` makes it."""
+        self.send({"fault": message})
 
-    def _send(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """One line."""
         line = json.dumps(message, default=str).encode() + b"\n"
         with self._turn:
             while line:

@@ -14,15 +14,20 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
+from hone.backends.beacon import Beacon
 from hone.backends.job import Job, Place
-from hone.backends.post import Post
+from hone.backends.post import Message, Post, fault_message
 from hone.backends.pulse import Page
+from hone.backends.report import is_lost_peer
+from hone.backends.watchdog import MEETING
 from hone.errors import HoneError
 
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+_CAUSE_SECONDS: Final = 2.0  # for another machine's rank to say why it ended
+_PR_SET_PDEATHSIG: Final = 1  # of Linux's prctl.h
 
 
 def main(arguments: list[str]) -> int:
@@ -39,19 +44,31 @@ def main(arguments: list[str]) -> int:
         return 1
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
     job, place = Job.decode(line)
+    beacons: list[Beacon] = []
     try:
-        post.done(_train(job, place, post, page))
+        post.done(_train(job, place, post, page, beacons))
     except HoneError as error:
-        post.fault(error)
+        _end(post, beacons, fault_message(error))
         return error.exit_code
     except KeyboardInterrupt as error:
-        post.fault(error)
+        _end(post, beacons, fault_message(error))
         return 130
     except BaseException as error:  # noqa: BLE001 - the launcher says it, whatever it is
         traceback.print_exc()
-        post.fault(error)
+        _end(post, beacons, fault_message(error))
         return 1
     return 0
+
+
+def _end(post: Post, beacons: Sequence[Beacon], fault: Message) -> None:
+    """Tell the launcher why this rank ends; and the other machines, or what one of them says is the reason."""
+    for beacon in beacons:
+        cause = beacon.cause(_CAUSE_SECONDS) if is_lost_peer(fault["what"]) else None
+        if cause is None:
+            beacon.tell_fault(fault)
+        else:
+            fault = cause
+    post.fault(fault)
 
 
 def _end_with(launcher: BinaryIO) -> None:
@@ -60,14 +77,18 @@ def _end_with(launcher: BinaryIO) -> None:
     os._exit(1)
 
 
-def _train(job: Job, place: Place, post: Post, page: Page) -> dict[str, object]:
+def _train(
+    job: Job, place: Place, post: Post, page: Page, beacons: list[Beacon]
+) -> dict[str, object]:
     page.beat("work", "loading libraries")
     import torch
 
-    from hone.engine.ranks import Ranks
+    from hone.engine.ranks import Ranks, open_store
     from hone.recipes.train import train
 
-    device = torch.device("cuda", place.local_rank) if place.on_gpu else torch.device("cpu")
+    if place.spans_machines:
+        page.beat("wait", MEETING)
+    device = torch.device("cuda", place.gpu) if place.on_gpu else torch.device("cpu")
     ranks = Ranks.join(
         rank=place.rank,
         world=place.world,
@@ -77,6 +98,18 @@ def _train(job: Job, place: Place, post: Post, page: Page) -> dict[str, object]:
         meeting=place.store,
         pulse=page,
     )
+    if place.spans_machines:
+        page.beat("work", "meeting the other machines")
+        leads = place.local_rank == 0
+        here = range(
+            place.rank - place.local_rank, place.rank - place.local_rank + place.local_world
+        )
+        others = [rank for rank in range(place.world) if rank not in here] if leads else []
+        beacon = Beacon(
+            open_store(place.store), page, place.rank, others, post.send if leads else None
+        )
+        beacon.start()
+        beacons.append(beacon)
     trained = train(
         job.resolved,
         fresh=job.fresh,

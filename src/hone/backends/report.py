@@ -63,13 +63,14 @@ def _hung(gang: Gang) -> RankLost:
     stuck = gang.verdict
     one = len(stuck.ranks) == 1
     names = f"rank {stuck.ranks[0]}" if one else f"ranks {', '.join(map(str, stuck.ranks))}"
+    member = gang.member(stuck.ranks[0])
     error = RankLost(
-        f"{names} of {len(gang.members)} gave no sign of life for {stuck.silent_seconds:.0f} s in "
+        f"{names} of {gang.world} gave no sign of life for {stuck.silent_seconds:.0f} s in "
         f"{stuck.doing}; all ranks were ended",
-        where=_where(gang.members[stuck.ranks[0]]),
-        remedy=f"{_AGAIN}; the log says where it hung",
+        where=None if member is None else _where(member),
+        remedy=_AGAIN if member is None else f"{_AGAIN}; the log says where it hung",
     )
-    return _with_tail(error, gang.members[stuck.ranks[0]])
+    return error if member is None else _with_tail(error, member)
 
 
 def _dead(gang: Gang, member: Member) -> RankLost:
@@ -87,7 +88,7 @@ def _dead(gang: Gang, member: Member) -> RankLost:
         silent = max(0.0, time.monotonic() - sign.at)
         last = f"; its last sign of life, {silent:.0f} s ago, was {sign.what or 'its start'!r}"
     error = RankLost(
-        f"rank {member.rank} of {len(gang.members)} {how}{last}; all ranks were ended",
+        f"rank {member.rank} of {gang.world} {how}{last}; all ranks were ended",
         where=_where(member),
         remedy=_AGAIN,
     )
@@ -97,18 +98,23 @@ def _dead(gang: Gang, member: Member) -> RankLost:
 def _crashed(gang: Gang, member: Member) -> HoneError:
     assert member.fault is not None
     what = str(member.fault["what"])
-    if any(sign in what.lower() for sign in _LOST_PEER):
+    if is_lost_peer(what):
         error: HoneError = RankLost(
-            f"rank {member.rank} of {len(gang.members)} lost another rank: {what.splitlines()[0]}",
+            f"rank {member.rank} of {gang.world} lost another rank: {what.splitlines()[0]}",
             where=_where(member),
             remedy=_AGAIN,
         )
         return error
     return HoneError(
-        f"rank {member.rank} of {len(gang.members)}: unexpected {what}",
+        f"rank {member.rank} of {gang.world}: unexpected {what}",
         where=_where(member),
         remedy="this is a fault of Hone; please report it with that log",
     )
+
+
+def is_lost_peer(what: str) -> bool:
+    """Whether an error is only what a rank suffers when another one ends."""
+    return any(sign in what.lower() for sign in _LOST_PEER)
 
 
 def _stopped(gang: Gang, saved: str) -> Stopped:

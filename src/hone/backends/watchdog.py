@@ -15,6 +15,9 @@ from hone.backends.pulse import Sign
 
 PACK_FLOOR: Final = 20.0  # seconds; no Pack is called stuck sooner
 PACK_CEILING: Final = 50.0  # nor later, unless a Pack was measured to take a third of that
+MEETING: Final = "the other machines"
+"""What a rank says it waits for while others have still to be started, by hand perhaps; that wait has its own end."""
+GONE_LIMIT: Final = 45.0  # without any word of a rank on another machine
 WORK_LIMIT: Final = 50.0  # without a sign, without using a processor or a disk
 _TIMES: Final = 10.0  # a Pack may take so many times the worst one of the rehearsal
 _LEAST_TIMES: Final = 3.0
@@ -44,17 +47,30 @@ class Watchdog:
     _moved: dict[int, tuple[int, float]] = field(default_factory=dict[int, tuple[int, float]])
 
     def judge(
-        self, now: float, signs: Mapping[int, Sign], used: Mapping[int, int]
+        self,
+        now: float,
+        signs: Mapping[int, Sign],
+        used: Mapping[int, int],
+        others: Mapping[int, Sign] | None = None,
     ) -> Verdict | None:
         """`signs` of all ranks that have not ended, and how much processor and disk each has `used` so far.
 
-        `now` is by the clock of the signs. Returns None while all is well.
+        `others` are the last signs of ranks on other machines, `at` being when they were heard: those are judged
+        there, and here only for being heard at all. `now` is by the clock of the signs. Returns None while all
+        is well.
         """
+        if any(sign.what == MEETING for sign in signs.values()):
+            return None
+        gone = [rank for rank, sign in (others or {}).items() if now - sign.at > GONE_LIMIT]
+        if gone:
+            silent = max(now - (others or {})[rank].at for rank in gone)
+            return Verdict(tuple(sorted(gone)), "their part, on another machine", silent)
         quiet = {
             rank: self._quiet(now, rank, sign, used.get(rank, 0)) for rank, sign in signs.items()
         }
         busy = [rank for rank, sign in signs.items() if sign.doing != "wait"]
         stuck = [rank for rank in busy if quiet[rank] > self._limit(now, signs[rank])]
+        busy += [rank for rank, sign in (others or {}).items() if sign.doing != "wait"]
         if not stuck and not busy and signs and min(quiet.values()) > PACK_FLOOR:
             stuck = list(signs)
         if not stuck:

@@ -45,6 +45,22 @@ def train(
         str | None,
         typer.Option(metavar="RANKS", help="Processes that share each step: compute.nproc."),
     ] = None,
+    nnodes: Annotated[
+        str | None,
+        typer.Option(metavar="MACHINES", help="Machines that train together: compute.nnodes."),
+    ] = None,
+    node_rank: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER", help="Which of them this is, from 0: compute.node_rank."),
+    ] = None,
+    rdzv_endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where they meet: compute.rdzv_endpoint."),
+    ] = None,
+    launcher: Annotated[
+        str | None,
+        typer.Option(metavar="local|ray", help="Who starts ranks: compute.launcher."),
+    ] = None,
     deepspeed: Annotated[
         str | None,
         typer.Option(metavar="zero2|zero3|FILE", help="ZeRO by DeepSpeed: compute.deepspeed."),
@@ -78,6 +94,10 @@ def train(
         "train.batch_size": batch_size,
         "output.dir": output,
         "compute.nproc": nproc,
+        "compute.nnodes": nnodes,
+        "compute.node_rank": node_rank,
+        "compute.rdzv_endpoint": rdzv_endpoint,
+        "compute.launcher": launcher,
         "compute.deepspeed": deepspeed,
     }
     resolved = resolve_words(words or [], config=config, flags=flags)

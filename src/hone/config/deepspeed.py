@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from hone.config.deepspeed_keys import check_names
 from hone.config.sections import TrainSection
 from hone.errors import ConfigError, nearest
 
 _BUCKET: Final = 200_000_000  # numbers reduced or gathered at a time
 _OFFLOAD: Final = {"device": "cpu", "pin_memory": False}
+
+_OPTIMIZERS: Final = {"adamw": ("adam", "adamw")}  # what files call them
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "zero1": {"stage": 1},
@@ -26,20 +29,6 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "zero3-offload": {"stage": 3, "offload_optimizer": _OFFLOAD, "offload_param": _OFFLOAD},
 }
 """What `compute.deepspeed` may name instead of a file: the section `zero_optimization`."""
-
-_OTHER_RESULTS: Final = (
-    "compression_training",
-    "curriculum_learning",
-    "data_efficiency",
-    "elasticity",
-    "progressive_layer_drop",
-    "quantize_training",
-)
-_PARALLEL: Final = {
-    "tensor_parallel": "autotp_size",
-    "pipeline": "stages",
-    "sequence_parallel_size": None,
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ def read_deepspeed(choice: str) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise ConfigError("compute.deepspeed: the file holds no object", where=choice)
     settings = cast("dict[str, Any]", told)
-    _refuse_parallel(settings, choice)
+    check_names(settings, choice)
     zero_stage(settings, choice)
     return settings
 
@@ -108,6 +97,7 @@ def resolve_deepspeed(settings: Mapping[str, Any], facts: Facts, *, where: str) 
     found = DeepSpeed(
         zero_stage(settings, where), {k: v for k, v in settings.items() if not k.startswith("_")}
     )
+    found.notices += check_names(settings, where)
     reader = _Reader(found, facts, where)
     reader.batch()
     reader.precision()
@@ -115,35 +105,6 @@ def resolve_deepspeed(settings: Mapping[str, Any], facts: Facts, *, where: str) 
     reader.optimizer()
     reader.zero()
     return found
-
-
-def _refuse_parallel(settings: Mapping[str, Any], where: str) -> None:
-    for key, inner in _PARALLEL.items():
-        section = settings.get(key)
-        size: object = section
-        if isinstance(section, dict) and inner is not None:
-            size = cast("dict[str, Any]", section).get(inner)
-        if isinstance(size, int) and size > 1:
-            name = key if inner is None else f"{key}.{inner}"
-            raise ConfigError(
-                f"{name} is {size}: Hone splits a step over ranks by rows, not a layer or a row over ranks",
-                where=where,
-                remedy="use ZeRO stage 3 (zero3, zero3-offload) or compute.strategy=fsdp where the model is "
-                "too large for one device, and compute.gradient_checkpointing=true where rows are too long",
-            )
-    for key in _OTHER_RESULTS:
-        section: object = settings.get(key)
-        on = (
-            cast("dict[str, Any]", section).get("enabled", True)
-            if isinstance(section, dict)
-            else section
-        )
-        if on:
-            raise ConfigError(
-                f"{key} would change what a step computes",
-                where=where,
-                remedy="remove it from the file",
-            )
 
 
 class _Reader:
@@ -208,9 +169,10 @@ class _Reader:
     def optimizer(self) -> None:
         """Optimizer and schedule are ours."""
         section: dict[str, Any] = self.out.pop("optimizer", None) or {}
-        kind = str(section.get("type", "AdamW"))
-        if kind.lower() not in ("adamw", "adam"):
-            self.contradiction("optimizer.type", kind, "the optimizer", "AdamW")
+        chosen = self.facts.train.optimizer
+        kind = str(_said(section.get("type")) or chosen)
+        if kind.lower() not in _OPTIMIZERS.get(chosen, (chosen,)):
+            self.contradiction("optimizer.type", kind, "train.optimizer", chosen)
         params: dict[str, Any] = section.get("params") or {}
         ours = {
             "lr": ("train.learning_rate", self.facts.learning_rate),

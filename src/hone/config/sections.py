@@ -374,10 +374,40 @@ class ComputeSection(Section):
     deepspeed: str | None = None
     """ZeRO through DeepSpeed instead of `strategy`: `zero1`, `zero2`, `zero3`, `zero2-offload`, `zero3-offload`, or a DeepSpeed JSON file, whose `auto` values are filled from here."""
 
+    launcher: Literal["local", "ray"] = "local"
+    """Who starts ranks. `local`: this command, on this machine. `ray`: a Ray cluster, wherever it has room; `nproc` is then the number of all ranks, and files must lie where all machines see them."""
+    nnodes: Count = 1
+    """Machines that train together. The same command is started on each, with its own `node_rank`; the run's folder must lie where all of them see it."""
+    node_rank: Annotated[int, Field(ge=0), BeforeValidator(_whole_from_text)] = 0
+    """Which of the machines this is, from 0. The first one keeps the run's log and shows it."""
+    rdzv_endpoint: str | None = None
+    """HOST:PORT of the first machine, where ranks meet; a few ports after it are used where a run starts anew. The network between the machines must be a trusted one."""
+
     @model_validator(mode="after")
     def _one_strategy(self) -> Self:
         if self.deepspeed and self.strategy != "auto":
             raise ValueError("deepspeed and strategy exclude each other; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _machines(self) -> Self:
+        if self.nnodes == 1:
+            return self
+        if self.launcher == "ray":
+            raise ValueError("Ray places ranks itself; remove nnodes, or set launcher=local")
+        if self.rdzv_endpoint is None:
+            raise ValueError(
+                "several machines meet somewhere: set compute.rdzv_endpoint=HOST:PORT of the first one"
+            )
+        _, colon, port = self.rdzv_endpoint.rpartition(":")
+        if not colon or not port.isdecimal() or not 0 < int(port) < 65_000:
+            raise ValueError(
+                f"rdzv_endpoint is {self.rdzv_endpoint!r}, not HOST:PORT (with a port below 65000)"
+            )
+        if self.node_rank >= self.nnodes:
+            raise ValueError(
+                f"node_rank is {self.node_rank}; of {self.nnodes} machines it goes from 0 to {self.nnodes - 1}"
+            )
         return self
 
 

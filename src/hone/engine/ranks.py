@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Protocol, cast
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from hone.errors import EnvironmentFault
 
 Doing = Literal["pack", "work", "wait"]
 """One forward and backward; anything else of its own; waiting for other ranks."""
@@ -43,6 +46,8 @@ class Unheard:
         """Nothing."""
 
 
+JOIN_SECONDS = 600
+"""How long machines wait for each other to be started."""
 _BUCKET = 1 << 24  # numbers of one reduction: 64 MiB in float32
 _FOREVER = timedelta(
     days=30
@@ -75,12 +80,13 @@ class Ranks:
         meeting: str | None,
         pulse: Pulse,
     ) -> Ranks:
-        """Meet the others in the file `meeting`; None where a process group stands already.
+        """Meet the others in the file `meeting`, or at `tcp://HOST:PORT`, where rank 0 listens; None where a process
+        group stands already. Host numbers travel by gloo, tensors of a GPU by NCCL.
 
-        Host numbers travel by gloo, tensors of a GPU by NCCL.
+        Raises EnvironmentFault where not all come.
         """
         if meeting is not None:
-            store = cast("Any", dist).FileStore(meeting, world)
+            store = _store(meeting, rank, world)
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=world, timeout=_FOREVER
@@ -207,6 +213,33 @@ class Ranks:
         self.pulse.beat("wait", what)
         yield
         self.pulse.beat("work", f"after {what}")
+
+
+def open_store(meeting: str) -> Any:
+    """A connection of one's own to the place at `tcp://HOST:PORT` where ranks have met."""
+    host, port = _address(meeting)
+    return cast("Any", dist).TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+
+
+def _store(meeting: str, rank: int, world: int) -> Any:
+    if not meeting.startswith("tcp://"):
+        return cast("Any", dist).FileStore(meeting, world)
+    host, port = _address(meeting)
+    try:
+        return cast("Any", dist).TCPStore(
+            host, port, world, is_master=rank == 0, timeout=timedelta(seconds=JOIN_SECONDS)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise EnvironmentFault(
+            f"ranks could not meet at {host}:{port} within {JOIN_SECONDS} s: {str(error).splitlines()[0]}",
+            remedy="start every machine with the same compute.rdzv_endpoint, an address of the first one "
+            "(compute.node_rank=0) whose ports are open between them",
+        ) from error
+
+
+def _address(meeting: str) -> tuple[str, int]:
+    parts = urlsplit(meeting)
+    return str(parts.hostname), int(parts.port or 0)
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

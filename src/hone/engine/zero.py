@@ -7,6 +7,7 @@ read, whole tensors dealt over the ranks, never DeepSpeed's own pickled state.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -197,7 +198,7 @@ class Zero:
 
     def _state(self) -> dict[str, Tensor]:
         states = cast(torch.optim.Optimizer, self.optimizer).state.values()
-        first = cast("dict[str, object]", next(iter(states), {}))
+        first: dict[str, object] = next(iter(states)) if states else {}
         return {key: kept for key, kept in first.items() if isinstance(kept, Tensor)}
 
     def _whole(self, parts: Parts, key: str, name: str) -> Tensor:
@@ -233,10 +234,9 @@ class Zero:
 
 def _deepspeed() -> Any:
     try:
-        import deepspeed  # pyright: ignore[reportMissingTypeStubs]
+        return importlib.import_module("deepspeed")
     except ImportError as fault:
         raise EnvironmentFault(
             f"compute.deepspeed needs the package deepspeed, which does not load ({fault})",
-            remedy="pip install 'hone[deepspeed]', or take compute.strategy=fsdp instead",
+            remedy="pip install 'hone[distributed]', or take compute.strategy=fsdp instead",
         ) from fault
-    return deepspeed

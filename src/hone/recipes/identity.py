@@ -27,7 +27,11 @@ _HASHES = {
 _FREE = (
     "output.",
     "train.sample_",
+    "compute.launcher",
+    "compute.nnodes",
+    "compute.node_rank",
     "compute.nproc",
+    "compute.rdzv_endpoint",
     "compute.strategy",
     "compute.deepspeed",
 )

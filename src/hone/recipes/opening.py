@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hone.config.sections import Config
 from hone.engine.ranks import Ranks
-from hone.errors import ConfigError, LockedError
+from hone.errors import ConfigError, EnvironmentFault, LockedError
 from hone.recipes.herald import Herald
 from hone.recipes.source import Source, read_source
 from hone.runs.folder import RunFolder
@@ -53,7 +53,10 @@ def opened(path: Path, *, fresh: bool, herald: Herald, ranks: Ranks) -> Generato
     Ranks beside the first one write nothing there, or only what the first one tells them to.
     """
     if not ranks.is_first:
-        yield RunFolder(path)
+        ranks.wait("the run folder")
+        folder = RunFolder(path)
+        _refuse_unshared(folder)
+        yield folder
         return
     if fresh and path.is_dir() and RunFolder(path).is_run:
         aside = path.with_name(f"{path.name}.before-{datetime.now():%Y%m%d-%H%M%S}")
@@ -62,4 +65,14 @@ def opened(path: Path, *, fresh: bool, herald: Herald, ranks: Ranks) -> Generato
     folder = RunFolder.create(path)
     with folder.lock(), folder.events() as log:
         herald.attach(log)
+        ranks.wait("the run folder")
         yield folder
+
+
+def _refuse_unshared(folder: RunFolder) -> None:
+    if not folder.is_run:
+        raise EnvironmentFault(
+            "the first rank's run folder is not to be seen from here",
+            where=str(folder.path),
+            remedy="set output.dir to a folder that all machines share",
+        )

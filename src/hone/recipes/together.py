@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -120,7 +120,10 @@ def lay_over(
     per_token = None
     if is_sharded(name) and longest is not None:
         per_token = measure_bytes_per_token(loss, longest)
-    strategy = _make(name, config, loss, ranks, precision=precision, say=say)
+    zero: dict[str, Any] = {}
+    if config.compute.deepspeed:
+        zero = _zero_settings(config, loss, ranks, precision=precision, say=say)
+    strategy = _make(name, loss, ranks, zero)
     return Together(name, strategy, trained, per_token)
 
 
@@ -129,9 +132,7 @@ def is_zero(name: StrategyName) -> bool:
     return name.startswith("zero")
 
 
-def _make(
-    name: StrategyName, config: Config, loss: PackLoss, ranks: Ranks, *, precision: str, say: Say
-) -> Strategy:
+def _make(name: StrategyName, loss: PackLoss, ranks: Ranks, zero: Mapping[str, Any]) -> Strategy:
     if name == "fsdp":
         from hone.engine.sharded import Sharded
 
@@ -139,7 +140,7 @@ def _make(
     if is_zero(name):
         from hone.engine.zero import Zero
 
-        return Zero(loss, ranks, _zero_settings(config, loss, ranks, precision=precision, say=say))
+        return Zero(loss, ranks, zero)
     return Replicated(loss, ranks)
 
 
@@ -157,5 +158,10 @@ def _zero_settings(
     )
     found = resolve_deepspeed(read_deepspeed(choice), facts, where=choice)
     for message in found.notices:
+        say("notice", code="deepspeed", message=message)
+    if not found.stage:
+        message = (
+            "compute.deepspeed: stage 0 is every rank holding everything: Hone does that itself"
+        )
         say("notice", code="deepspeed", message=message)
     return found.settings
