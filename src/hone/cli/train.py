@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,20 @@ from hone.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from hone.recipes.trained import Trained
+
+
+def _setting(metavar: str, words: str) -> Any:
+    return typer.Option(metavar=metavar, help=words)
+
+
+Nproc = Annotated[str | None, _setting("RANKS", "Processes that share a step: compute.nproc.")]
+Nnodes = Annotated[str | None, _setting("MACHINES", "Machines together: compute.nnodes.")]
+NodeRank = Annotated[str | None, _setting("NUMBER", "Which of them, from 0: compute.node_rank.")]
+Endpoint = Annotated[str | None, _setting("HOST:PORT", "Where they meet: compute.rdzv_endpoint.")]
+Launcher = Annotated[str | None, _setting("local|ray", "Who starts ranks: compute.launcher.")]
+DeepSpeed = Annotated[
+    str | None, _setting("zero2|zero3|FILE", "ZeRO by DeepSpeed: compute.deepspeed.")
+]
 
 
 def train(
@@ -41,30 +55,12 @@ def train(
     output: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
     ] = None,
-    nproc: Annotated[
-        str | None,
-        typer.Option(metavar="RANKS", help="Processes that share each step: compute.nproc."),
-    ] = None,
-    nnodes: Annotated[
-        str | None,
-        typer.Option(metavar="MACHINES", help="Machines that train together: compute.nnodes."),
-    ] = None,
-    node_rank: Annotated[
-        str | None,
-        typer.Option(metavar="NUMBER", help="Which of them this is, from 0: compute.node_rank."),
-    ] = None,
-    rdzv_endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Where they meet: compute.rdzv_endpoint."),
-    ] = None,
-    launcher: Annotated[
-        str | None,
-        typer.Option(metavar="local|ray", help="Who starts ranks: compute.launcher."),
-    ] = None,
-    deepspeed: Annotated[
-        str | None,
-        typer.Option(metavar="zero2|zero3|FILE", help="ZeRO by DeepSpeed: compute.deepspeed."),
-    ] = None,
+    nproc: Nproc = None,
+    nnodes: Nnodes = None,
+    node_rank: NodeRank = None,
+    rdzv_endpoint: Endpoint = None,
+    launcher: Launcher = None,
+    deepspeed: DeepSpeed = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
     ] = None,
