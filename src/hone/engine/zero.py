@@ -163,10 +163,25 @@ class Zero:
     def _engine(self) -> Any:
         if self._started is None:
             self._started = self._start()
+            if self._stage < 3:
+                self._allocate()
             # One step over nothing: only then do optimizers have moments that can be saved and filled.
             self.backward(empty_pack(), 1.0, last=True)
             self.discard()
         return self._started
+
+    def _allocate(self) -> None:
+        """Let the optimizer make its moments of every group's part now: DeepSpeed links those that it finds in the
+        first group's first step, and would never see the others'."""
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)
+        set_learning_rate(optimizer, 0.0)
+        parts: list[nn.Parameter] = [p for g in optimizer.param_groups for p in g["params"]]
+        before = [part.grad for part in parts]  # with offload these are DeepSpeed's own buffers
+        for part in parts:
+            part.grad = torch.zeros_like(part)
+        cast("Any", optimizer).step()
+        for part, gradient in zip(parts, before, strict=True):
+            part.grad = gradient
 
     def _start(self) -> Any:
         deepspeed = _deepspeed()

@@ -68,6 +68,11 @@ def refuse_in_parts(config: Config, name: StrategyName | None) -> None:
             "parts of them",
             remedy=f"set train.optimizer to {' or '.join(sorted(ELEMENTWISE))}, or compute.strategy=ddp",
         )
+    if name == "zero3" and config.tuning.method == "qlora":
+        raise ConfigError(
+            "tuning.method=qlora: ZeRO stage 3 cuts weights of floating-point numbers only",
+            remedy="set compute.strategy=fsdp, which cuts quantised ones, or compute.deepspeed=zero2",
+        )
     if config.train.sample_steps is not None:
         raise ConfigError(
             f"train.sample_steps needs a rank that holds the whole model, and under {name} none does",
