@@ -15,7 +15,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-distributed quickstart format check test prove bench
+.PHONY: help setup setup-distributed quickstart format check test gpu prove bench
 
 help:
 	@echo "make setup       make .venv and install Hone in it, with what development needs"
@@ -24,6 +24,7 @@ help:
 	@echo "make format      format the code and mend what can be mended"
 	@echo "make check       formatting, lint, types, floors between rooms, house rules"
 	@echo "make test        every proof at small size; ARGS='tests/data -k name' for some"
+	@echo "make gpu         the proofs that need a GPU; without one they are skipped with the reason"
 	@echo "make prove       the proofs at full size; ARGS as above"
 	@echo "make bench       the benchmarks, beside the peers'"
 
@@ -67,6 +68,9 @@ check: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+gpu: setup
+	$(BIN)/python -m pytest -m gpu --timeout 0 -rs tests/gpu $(ARGS)
 
 prove: export HYPOTHESIS_PROFILE ?= hone
 

@@ -16,6 +16,7 @@ import pytest
 from hone.cli.main import VERBS
 from hone.config.files import read_config
 from hone.config.layers import resolve
+from tests.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "hone"
@@ -205,3 +206,16 @@ def test_constraints_pin_everything_once() -> None:
     names = {re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", w)[0]).lower() for w in wanted}  # type: ignore[index]
     assert names <= pinned
     assert "torch==2.13.0" in lines
+
+
+def test_every_fault_has_its_test() -> None:
+    brought_about: dict[int, list[str]] = {}
+    for path in PYTHON:
+        if not path.is_relative_to(ROOT / "tests"):
+            continue
+        for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
+            for decorator in function.decorator_list:
+                words = ast.unparse(decorator)
+                if found := re.fullmatch(r"pytest\.mark\.fault\((\d+)\)", words):
+                    brought_about.setdefault(int(found[1]), []).append(function.name)
+    assert sorted(brought_about) == sorted(FAULTS)

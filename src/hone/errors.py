@@ -14,7 +14,7 @@
     ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
         ├── Interrupted     130    Ctrl-C: saved, resumable
-        └── Terminated      143    SIGTERM: saved, resumable
+        └── Terminated      143    SIGTERM, SIGHUP, SIGUSR1: saved, resumable
 
 To add one: subclass the nearest, set `exit_code` only if a script must tell it apart.
 """
@@ -34,7 +34,7 @@ EXIT_CODES: dict[int, str] = {
     6: "a remote API failed",
     7: "one of several ranks died or hung; all were ended, the same command resumes",
     130: "interrupted (Ctrl-C); saved, the same command resumes",
-    143: "terminated (SIGTERM); saved, the same command resumes",
+    143: "terminated (SIGTERM, SIGHUP or SIGUSR1); saved, the same command resumes",
 }
 
 
@@ -130,17 +130,22 @@ class CallbackError(HoneError):
 class Stopped(HoneError):
     """The run was asked to stop; it saved and can be resumed."""
 
+    signal_name = ""
+    """The signal that asked."""
+
 
 class Interrupted(Stopped):
     """Ctrl-C."""
 
     exit_code = 130
+    signal_name = "SIGINT"
 
 
 class Terminated(Stopped):
-    """SIGTERM."""
+    """SIGTERM, or another signal that a machine ends programs with."""
 
     exit_code = 143
+    signal_name = "SIGTERM"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ targets, where rows part), M nodes of the prefix tree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -125,6 +125,25 @@ class Pack:
         for rule, holds in rules.items():
             if not holds:
                 raise ValueError(f"broken Pack: {rule}")
+
+
+def padded(pack: Pack, tokens: int) -> Pack:
+    """The same Pack with tokens at its end that see only themselves, predict nothing and weigh nothing.
+
+    It computes the same loss and gradients; `tokens` is its length in all.
+    """
+    more = tokens - pack.num_tokens
+    if more <= 0:
+        return pack
+    nothing = np.zeros(more, dtype=np.int64)
+    return replace(
+        pack,
+        input_ids=np.concatenate((pack.input_ids, nothing)),
+        position_ids=np.concatenate((pack.position_ids, nothing)),
+        visible_until=np.concatenate(
+            (pack.visible_until, np.arange(pack.num_tokens + 1, tokens + 1))
+        ),
+    )
 
 
 def _subtrees_nest(nodes: tuple[Node, ...]) -> bool:

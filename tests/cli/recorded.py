@@ -45,6 +45,10 @@ def run() -> list[Event]:
         ),
         event("started", folder="runs/rows-tiny", command="hone train rows.jsonl"),
         event("phase", name="loading"),
+        event(
+            "engine", device="NVIDIA X", on=["bf16", "fused adapters"],
+            off=[{"what": "compiled layers", "why": "the run is short: about 20 s"}],
+        ),
         event("phase", name="rehearsal"),
         event("rehearsed", micro_batch_tokens=4096, reason="what fits", steps=STEPS),
         event("measured", product_flops_per_second=73.4e9, model_flops_per_token=1e6),

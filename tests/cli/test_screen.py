@@ -71,6 +71,7 @@ def test_a_pipe_gets_every_notice_and_the_ledger_in_plain_lines() -> None:
         "note: the model has no chat template: ChatML is used",
         "rows.jsonl: messages, 100 rows: read 100 = kept 90 + dropped 10 (too long: 10)",
         "9,000 tokens, 1,800 trained (20%)",
+        "on NVIDIA X: bf16, fused adapters; off: compiled layers (the run is short: about 20 s)",
         "step 1/40  loss 5.0000",
         "step 40/40  loss 0.1250  held-out 0.7500  lr 1.00e-04  2,000 tok/s  500 trained tok/s  MFU 43%",
         "matrix products: 73 GFLOP/s here",

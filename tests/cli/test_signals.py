@@ -60,6 +60,7 @@ def read_until(descriptor: int, wanted: str | None, process: subprocess.Popen[by
     return shown.decode(errors="replace")
 
 
+@pytest.mark.fault(8)
 def test_ctrl_c_on_a_terminal(place: Path) -> None:
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
@@ -84,6 +85,30 @@ def test_ctrl_c_on_a_terminal(place: Path) -> None:
     assert "Traceback" not in shown
 
 
+@pytest.mark.fault(8)
+def test_the_terminal_goes(place: Path) -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command(place, "left", "train.max_steps=5000"),
+        stdin=terminal, stdout=terminal, stderr=terminal, env=environment(place),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(terminal)
+    try:
+        begun = r" [1-9]\d*/5000 "
+        assert re.search(begun, read_until(controller, begun, process))
+        os.close(controller)
+        assert process.wait(PATIENCE_SECONDS) == 143
+    finally:
+        process.kill()
+    lines = (place / "left" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    assert (last["event"], last["signal"]) == ("stopped", "SIGHUP")
+    assert (place / "left" / "checkpoints").is_dir()
+
+
+@pytest.mark.fault(8)
 def test_sigterm_in_a_pipe_then_the_same_command_goes_on(place: Path) -> None:
     words = command(place, "asked", "train.max_steps=60", "--json")
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment(place)) as run:

@@ -6,16 +6,19 @@ import json
 import os
 import signal
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from hone.config.sections import DataSection
+from hone.data import crew as crew_module
+from hone.data.crew import each
 from hone.data.prepare import prepare
 from hone.data.steps import StepSource
 from hone.data.template import load_template
 from hone.data.tokenizer import TextTokenizer
-from hone.errors import DataError
+from hone.errors import DataError, EnvironmentFault
 from tests.data.small import CHATML, byte_level
 
 ROWS = 600
@@ -103,21 +106,41 @@ def test_the_second_start_finds_all_of_it(tmp_path, tokenizer):
     assert every(second) == every(lead(path, tokenizer, None, workers=0))
 
 
-def test_a_process_that_dies_is_replaced(tmp_path, tokenizer):
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_stands_still_is_replaced(tmp_path, tokenizer, monkeypatch, fate):
+    monkeypatch.setattr(crew_module, "_LOOK_SECONDS", 0.3)
     path = write(tmp_path / "rows.jsonl", count=3000)
     crew = lead(path, tokenizer, tmp_path / "cache", workers=2, wait=False)
     try:
-        steps(crew)[:1]
-        killed = 0
-        while not crew.is_complete and killed < 2:
-            for pid in crew.files[0].pids:
-                os.kill(pid, signal.SIGKILL)
-                killed += 1
-            time.sleep(0.05)
+        crew.follow(np.arange(3000), head=8)
+        while not (struck := crew.files[0].pids):
+            time.sleep(0.01)
+        for pid in struck:
+            os.kill(pid, fate)
+        assert not crew.is_complete
         crew.files[0].finish()
+        assert not set(struck) & set(crew.files[0].pids)
         assert every(crew) == every(lead(path, tokenizer, None, workers=0))
     finally:
         crew.close()
+
+
+@dataclass
+class NoOrder:
+    """Nothing that a process must know."""
+
+
+@pytest.mark.fault(12)
+def test_who_stands_still_is_given_up_and_who_works_is_waited_for(monkeypatch):
+    monkeypatch.setattr(crew_module, "_LOOK_SECONDS", 0.25)
+
+    def ask(job):
+        return each([job], NoOrder(), 1, lambda told: told["did"], "tests.data.sleeper")[0]
+
+    assert ask({"work": 2.0})["work"] == 2.0
+    with pytest.raises(EnvironmentFault, match=r"stood still 3 times over the same rows.*no work"):
+        ask({"sleep": 600})
 
 
 def test_no_process_is_left(tmp_path, tokenizer):

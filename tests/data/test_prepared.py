@@ -154,6 +154,7 @@ def test_what_a_killed_process_prepared_is_used_and_not_made_again(tmp_path, row
     assert all(after[row] == segments for row, segments in before.items())
 
 
+@pytest.mark.fault(12)
 def test_a_process_of_the_crew_that_is_killed_leaves_every_row_right(tmp_path, rows, model, want):
     crew = lead(rows, model, tmp_path / "cache" / "data", wait=False)
     try:

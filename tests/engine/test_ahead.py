@@ -47,3 +47,17 @@ def test_a_fault_of_the_source_comes_out_where_the_step_is_taken() -> None:
         ahead.prepare(0, 30)
         with pytest.raises(OSError, match="gone"):
             ahead.take(0, 30)
+
+
+def test_a_step_laid_out_ahead_is_made_ready_in_its_thread() -> None:
+    ready: list[tuple[int, int]] = []
+
+    def note(step: Step) -> None:
+        ready.append((step.index, threading.get_ident()))
+
+    with Ahead(TinySource(), ready=note) as ahead:
+        ahead.prepare(1, 30)
+        ahead.take(1, 30)
+        ahead.take(2, 30)  # was not laid out ahead
+    assert [index for index, _ in ready] == [1]
+    assert ready[0][1] != threading.get_ident()

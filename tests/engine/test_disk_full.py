@@ -41,6 +41,7 @@ except DiskError as error:
 """
 
 
+@pytest.mark.fault(3)
 def test_a_write_beyond_the_limit_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path)],

@@ -103,6 +103,7 @@ def send_later(pid: int, folder: Path, number: signal.Signals, chance: random.Ra
         os.kill(pid, number)
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     "kills", [5, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
@@ -133,7 +134,10 @@ def check_equal(folder: Path, straight: tuple[Path, str]) -> None:
     assert all(path.name.startswith("step-") for path in (folder / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+)
 def test_asked_to_stop_and_resumed_is_the_same_too(
     runner: Runner, tmp_path: Path, straight: tuple[Path, str], number: signal.Signals, code: int
 ) -> None:
@@ -149,6 +153,7 @@ def test_asked_to_stop_and_resumed_is_the_same_too(
     assert losses(folder) == losses(straight[0])
 
 
+@pytest.mark.fault(14)
 def test_a_second_run_in_the_folder_is_refused(runner: Runner, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     second = Runner()

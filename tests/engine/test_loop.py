@@ -188,6 +188,7 @@ class Scarce:
         return 1.0
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError, torch.OutOfMemoryError])
 def test_out_of_memory_lowers_the_budget_and_changes_no_result(
     tmp_path: Path, error: type[Exception]
@@ -282,6 +283,7 @@ def test_what_a_failed_attempt_left_is_gone(tmp_path: Path, call: int) -> None:
     assert weights(failing) == weights(replayed)
 
 
+@pytest.mark.fault(9)
 def test_out_of_memory_with_every_example_alone_ends_the_run(tmp_path: Path) -> None:
     module = TinyLoss(fault=Scarce(3))
     before = weights(module)
@@ -304,6 +306,7 @@ def test_another_error_is_not_taken_for_out_of_memory(tmp_path: Path) -> None:
 # Numbers that are none
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_before_the_optimizer_moves(
     tmp_path: Path, value: float
@@ -336,6 +339,7 @@ def test_a_loss_that_is_no_number_stops_before_the_optimizer_moves(
     assert not said.of("saved")
 
 
+@pytest.mark.fault(6)
 def test_a_gradient_that_is_no_number_stops_too(tmp_path: Path) -> None:
     module = TinyLoss()
     module.head.register_hook(lambda gradient: gradient * math.nan)
@@ -428,6 +432,7 @@ def test_a_stop_during_the_last_evaluation_leaves_it_for_the_resumed_run(tmp_pat
     assert outcome.best_step == 7
 
 
+@pytest.mark.fault(8)
 def test_a_stop_during_an_evaluation_leaves_it_for_the_resumed_run(tmp_path: Path) -> None:
     settings = plan(eval_steps=2, save_steps=100)
     straight, told = TinyLoss(noise=0.1), Said()
@@ -451,6 +456,7 @@ def test_a_stop_during_an_evaluation_leaves_it_for_the_resumed_run(tmp_path: Pat
     assert weights(resumed) == weights(straight)
 
 
+@pytest.mark.fault(9)
 def test_out_of_memory_in_an_evaluation_lowers_the_budget_of_the_steps_after_it(
     tmp_path: Path,
 ) -> None:

@@ -312,6 +312,7 @@ def test_it_learns(tmp_path: Path, name: OptimizerName) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.fault(32)
 def test_the_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     run(tmp_path, "adamw", TinyLoss())
     with pytest.raises(EnvironmentFault, match=r"torch AdamW, not hone Lion") as caught:

@@ -7,12 +7,18 @@ import signal
 
 import pytest
 
-from hone.engine.stop import StopRequest, signal_name
+from hone.engine.stop import StopRequest
 from hone.errors import Interrupted, Stopped, Terminated
 
-KINDS = [(signal.SIGINT, Interrupted, 130), (signal.SIGTERM, Terminated, 143)]
+KINDS = [
+    (signal.SIGINT, Interrupted, 130),
+    (signal.SIGTERM, Terminated, 143),
+    (signal.SIGHUP, Terminated, 143),
+    (signal.SIGUSR1, Terminated, 143),
+]
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(("number", "kind", "code"), KINDS)
 def test_the_first_signal_waits_for_the_end_of_the_step(
     number: signal.Signals, kind: type[Stopped], code: int
@@ -24,9 +30,10 @@ def test_the_first_signal_waits_for_the_end_of_the_step(
     assert isinstance(answer, kind)
     assert answer.exit_code == code
     assert "hone train data.jsonl" in str(answer.remedy)
-    assert signal_name(answer) == number.name
+    assert answer.signal_name == number.name
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(("number", "kind", "code"), KINDS)
 def test_the_second_signal_ends_the_work_at_once(
     number: signal.Signals, kind: type[Stopped], code: int
@@ -67,3 +74,20 @@ def test_other_errors_pass_unchanged() -> None:
         raise ZeroDivisionError
     with pytest.raises(KeyboardInterrupt), StopRequest("again"):
         raise KeyboardInterrupt  # not from a signal that it heard
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_what_is_ignored_or_taken_stays_so(number: signal.Signals) -> None:
+    heard: list[int] = []
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with StopRequest("again") as stop, stop.at_step_boundaries():
+            os.kill(os.getpid(), number)
+            assert stop() is None
+        signal.signal(number, lambda signal_number, _frame: heard.append(signal_number))
+        with StopRequest("again") as stop, stop.at_step_boundaries():
+            os.kill(os.getpid(), number)
+            assert stop() is None
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
 from hone.infer.visit import stock_attention, visit
 from hone.models import attention
+from hone.models.compiled import compile_layers, graphs
 from tests.tiny import FAMILIES
 
 IDS = torch.arange(3, 20).unsqueeze(0)
@@ -48,6 +49,23 @@ def test_a_family_is_asked_with_its_own_attention_and_left_as_it_was(family: str
     assert model.generation_config is generation
     assert model.config._attn_implementation == attention.NAME
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_compiled_layers_are_not_compiled_anew_for_a_prompt() -> None:
+    attention.register()
+    model = FAMILIES["llama"].make()
+    torch._dynamo.reset()
+    compile_layers(model, backend="eager")
+    before = graphs()
+    with visit(model), torch.inference_mode():
+        model.generate(IDS, max_new_tokens=3, do_sample=False)
+    assert graphs() == before
+    with torch.no_grad():
+        model.set_attn_implementation("sdpa")
+        model(IDS)
+    assert graphs() > before  # afterwards they are compiled again
+    torch._dynamo.reset()
+    attention.register()
 
 
 def test_rotary_scaling_that_remembers_long_rows_forgets_this_one() -> None:

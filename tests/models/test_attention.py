@@ -1,7 +1,5 @@
 """Attention over a Pack against its definition, in float64."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ from hone.data.layout import branch, lay_out
 from hone.models.attention import ARGUMENT, pack_attention
 from hone.models.visible import Visible
 from hone.pack import Pack
+from tests.models.dense import attend_densely
 from tests.tiny import rows_with_shared_beginnings
 
 
@@ -19,27 +18,6 @@ def _pack(seed: int, longest: int = 40) -> Pack:
     made = [branch(i, row.input_ids, row.weight) for i, row in enumerate(rows)]
     (pack,) = lay_out([b for b in made if b], budget=10**6, share_prefixes=True, pack=True)
     return pack
-
-
-def _dense(pack: Pack, q, k, v, scale, window, cap, sinks):
-    """The definition, in float64: one T x T matrix of scores."""
-    places = torch.arange(pack.num_tokens)
-    until = torch.from_numpy(pack.visible_until)
-    depth = torch.from_numpy(pack.position_ids)
-    seen = (places[None, :] <= places[:, None]) & (places[:, None] < until[None, :])
-    if window is not None:
-        seen &= depth[:, None] - depth[None, :] < window
-    groups = q.shape[1] // k.shape[1]
-    k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
-    scores = q @ k.transpose(-1, -2) * scale
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
-    scores = scores.masked_fill(~seen, -math.inf)
-    if sinks is not None:
-        extra = sinks[None, :, None, None].expand(1, -1, pack.num_tokens, 1)
-        scores = torch.cat([scores, extra], dim=-1)
-    weights = torch.softmax(scores, dim=-1)[..., : pack.num_tokens]
-    return (weights @ v).transpose(1, 2)
 
 
 @settings(deadline=None, max_examples=60)
@@ -58,7 +36,7 @@ def test_equals_the_definition_in_float64(seed, window, kind, heads) -> None:
     sinks = torch.randn(heads[0], dtype=torch.float64).requires_grad_() if kind == "sinks" else None
     leaves = inputs + ([sinks] if sinks is not None else [])
     upstream = torch.randn(1, pack.num_tokens, heads[0], 8, dtype=torch.float64)
-    want = _dense(pack, *inputs, 0.4, window, cap, sinks)
+    want = attend_densely(pack, *inputs, 0.4, window, cap, sinks)
     want_grads = torch.autograd.grad(want, leaves, upstream)
     got, _ = pack_attention(
         torch.nn.Module(), *inputs, None, scaling=0.4, sliding_window=window, softcap=cap,
@@ -79,7 +57,7 @@ def test_long_windowed_rows_cross_query_blocks() -> None:
         torch.nn.Module(), q, k, v, None, scaling=0.3, sliding_window=50,
         **{ARGUMENT: Visible(pack)},
     )  # fmt: skip
-    want = _dense(pack, q, k, v, 0.3, 50, None, None)
+    want = attend_densely(pack, q, k, v, 0.3, 50, None, None)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
@@ -108,7 +86,7 @@ def test_the_last_layer_is_exact_where_it_is_read(seed, window, kind, least) -> 
     read[pack.predict] = True
     upstream = torch.randn(1, pack.num_tokens, 4, 8, dtype=torch.float64)
     upstream[:, ~read] = 0
-    want = _dense(pack, *inputs, 0.4, window, cap, sinks)
+    want = attend_densely(pack, *inputs, 0.4, window, cap, sinks)
     want_grads = torch.autograd.grad(want, leaves, upstream)
     visible = Visible(pack, last_layer=7, least_saved=least)
     for layer in (7, 6):
@@ -142,7 +120,7 @@ def test_narrow_values_are_padded_and_cut() -> None:
     q, k = (torch.randn(1, 2, pack.num_tokens, 12, dtype=torch.float64) for _ in range(2))
     v = torch.randn(1, 2, pack.num_tokens, 8, dtype=torch.float64)
     got, _ = pack_attention(torch.nn.Module(), q, k, v, None, **{ARGUMENT: Visible(pack)})
-    want = _dense(pack, q, k, v, 12**-0.5, None, None, None)
+    want = attend_densely(pack, q, k, v, 12**-0.5, None, None, None)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 

@@ -107,6 +107,7 @@ def test_the_rate_of_products_is_measured_once_in_a_run(tmp_path: Path) -> None:
     assert kept["product_flops_per_second"] == rate
 
 
+@pytest.mark.fault(7)
 def test_a_loss_that_jumps_names_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = PackLoss.forward
     calls = {"count": 0}

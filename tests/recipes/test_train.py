@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hone.config.layers import resolve
+from hone.engine import loop
 from hone.engine.loss import PackLoss
-from hone.errors import ConfigError, LockedError
+from hone.errors import ConfigError, LockedError, OutOfMemory
+from hone.recipes import train as train_module
 from hone.recipes.train import Trained, train
 from hone.runs.events import Event, steps
 from hone.runs.folder import RunFolder
+from hone.runs.summary import summarize
 from tests.folders import chat_rows, model_folder
 
 QUICK = ["train.precision=fp32", "compute.threads=1", "train.batch_size=6", "train.epochs=2"]
@@ -48,6 +53,18 @@ def run(
     )  # fmt: skip
     listeners = [] if heard is None else [heard.append]
     return train(resolved, command=["hone", "train"], listeners=listeners, **flags)
+
+
+class Heard(list[Event]):
+    """Events, each struck upon as it is heard."""
+
+    def __init__(self, strike: Callable[[Event], object]) -> None:
+        super().__init__()
+        self.strike = strike
+
+    def append(self, event: Event) -> None:
+        self.strike(event)
+        super().append(event)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -134,6 +151,7 @@ def test_the_same_command_again_does_nothing_and_says_so(tmp_path: Path) -> None
     assert not [e for e in heard if e.name == "step"]
 
 
+@pytest.mark.fault(33)
 def test_other_settings_are_shown_and_need_a_word(tmp_path: Path) -> None:
     run(tmp_path, "train.max_steps=2")
     with pytest.raises(ConfigError, match=r"train\.max_steps: 2 -> 4"):
@@ -242,6 +260,7 @@ def test_a_warmup_longer_than_the_run_is_refused(tmp_path: Path) -> None:
         run(tmp_path, "train.max_steps=2", "train.warmup_steps=9")
 
 
+@pytest.mark.fault(9)
 def test_out_of_memory_halves_the_budget_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,21 +273,72 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(
         return forward(self, pack, scale)
 
     armed: list[str] = []
-    heard: list[Event] = []
 
-    class Arm(list):
-        def append(self, event: Event) -> None:
-            if event.name == "phase" and event["name"] == "training":
-                armed.append("boom")
-            super().append(event)
+    def arm(event: Event) -> None:
+        if event.name == "phase" and event["name"] == "training":
+            armed.append("boom")
 
-    heard = Arm()
+    heard = Heard(arm)
     monkeypatch.setattr(PackLoss, "forward", short_of_memory)
     short = run(tmp_path, "train.max_steps=4", out="short", heard=heard)
     assert [e for e in heard if e.name == "halved"]
     budgets = json.loads((short.folder / "run.json").read_bytes())["budgets"]
     assert len(budgets) > 1
     assert losses(short.folder) == pytest.approx(losses(plain.folder), rel=2e-6)
+
+
+@pytest.mark.fault(9)
+@pytest.mark.parametrize(
+    ("function", "phase"),
+    [("build", "loading"), ("write_state", "training"), ("write_artifact", "saving")],
+)
+def test_out_of_memory_beside_a_step_is_told_and_the_run_goes_on_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, phase: str
+) -> None:
+    plain = run(tmp_path, "train.max_steps=4", "train.save_steps=2", out="plain")
+
+    def no_memory(*arguments: object, **more: object) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    module = loop if function == "write_state" else train_module
+    heard: list[Event] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, no_memory)
+        with pytest.raises(OutOfMemory, match=f"out of memory while {phase}: .*allocate") as caught:
+            run(tmp_path, "train.max_steps=4", "train.save_steps=2", out="short", heard=heard)
+    assert caught.value.exit_code == 5
+    assert caught.value.remedy
+    assert heard[-1].name == "failed"
+    done = run(tmp_path, "train.max_steps=4", "train.save_steps=2", out="short")
+    straight, resumed = weights(plain.folder), weights(done.folder)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    plain = run(tmp_path, "train.max_steps=4", "train.save_steps=2", out="plain")
+    clock, jumps = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock() + jumps[0])
+
+    def strike(event: Event) -> None:
+        if event.name == "step" and event["step"] in (1, 3):
+            jumps[0] = jump if event["step"] == 1 else -jump
+
+    began = time.monotonic()
+    heard = Heard(strike)
+    done = run(tmp_path, "train.max_steps=4", "train.save_steps=2", out="jumped", heard=heard)
+    assert 0 < done.seconds <= time.monotonic() - began
+    straight, jumped = weights(plain.folder), weights(done.folder)
+    assert all(torch.equal(straight[name], jumped[name]) for name in straight)
+    assert [event["step"] for event in steps(done.folder / "events.jsonl").values()] == [1, 2, 3, 4]
+    summary = summarize(RunFolder(done.folder))
+    assert summary.state == "finished"
+    assert 0 < summary.seconds <= time.monotonic() - began
 
 
 def test_held_out_rows_are_scored_and_the_best_is_kept(tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ DAMAGES: list[Callable[[Path], None]] = [
 ]
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("file", [*FILES, "manifest.json"])
 @pytest.mark.parametrize("damage", range(len(DAMAGES)))
 def test_a_damaged_file_makes_the_previous_checkpoint_the_latest(
@@ -188,6 +189,7 @@ def test_a_damaged_file_makes_the_previous_checkpoint_the_latest(
     assert holds(store.latest(said), 2, variant=1)
 
 
+@pytest.mark.fault(4)
 def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
     filled(tmp_path, 1, 2)
     path = tmp_path / "step-00000002" / "manifest.json"
@@ -200,12 +202,14 @@ def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
     assert holds(store.latest(Said()), 2)
 
 
+@pytest.mark.fault(5)
 def test_what_a_manifest_does_not_name_is_refused(tmp_path: Path) -> None:
     filled(tmp_path, 1, 2)
     (tmp_path / "step-00000002" / "extra.bin").write_bytes(b"x")
     assert holds(filled(tmp_path).latest(Said()), 1)
 
 
+@pytest.mark.fault(5)
 def test_a_link_in_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
     filled(tmp_path / "elsewhere", 2)
     filled(tmp_path / "here", 1)
@@ -222,12 +226,14 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         filled(tmp_path / "here")
 
 
+@pytest.mark.fault(4)
 def test_a_renamed_checkpoint_is_refused(tmp_path: Path) -> None:
     filled(tmp_path, 1, 2)
     (tmp_path / "step-00000002").rename(tmp_path / "step-00000003")
     assert holds(filled(tmp_path).latest(Said()), 1)
 
 
+@pytest.mark.fault(32)
 def test_another_versions_format_is_skipped_and_told(tmp_path: Path) -> None:
     from hone.runs import checkpoint
 
@@ -241,6 +247,7 @@ def test_another_versions_format_is_skipped_and_told(tmp_path: Path) -> None:
     assert "format 2" in str(said.of("notice")[0]["message"])
 
 
+@pytest.mark.fault(4)
 def test_all_damaged_is_none(tmp_path: Path) -> None:
     filled(tmp_path, 1, 2)
     for path in tmp_path.iterdir():
@@ -295,6 +302,7 @@ def check_after(folder: Path, *, finished: bool, scene: str) -> None:
     assert len(names(folder)) == 2
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("scene", SCENES)
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_every_operation_failing_in_turn(tmp_path: Path, scene: str, error: int) -> None:
@@ -317,6 +325,7 @@ def test_every_operation_failing_in_turn(tmp_path: Path, scene: str, error: int)
     pytest.fail("never finished")
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_process_killed_at_every_operation_in_turn(tmp_path: Path, scene: str) -> None:
     for at in range(1, 100):
@@ -333,6 +342,7 @@ def test_the_process_killed_at_every_operation_in_turn(tmp_path: Path, scene: st
     pytest.fail("never finished")
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("names_too", [False, True])
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_power_lost_at_every_operation_in_turn(
@@ -372,6 +382,7 @@ class SmallDisk(Disk):
         return 1000
 
 
+@pytest.mark.fault(3)
 def test_no_space_is_seen_before_the_save(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=3, disk=SmallDisk())
     store.check_space(1000)

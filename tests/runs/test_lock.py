@@ -37,6 +37,7 @@ def hold(path: Path) -> subprocess.Popen[str]:
     return child
 
 
+@pytest.mark.fault(14)
 def test_a_second_run_is_told_who_holds_it_and_a_dead_owners_lock_is_free(path: Path) -> None:
     child = hold(path)
     try:

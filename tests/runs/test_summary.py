@@ -57,6 +57,7 @@ def test_a_step_done_again_after_a_resume_counts_once(tmp_path: Path) -> None:
     assert (run.step, run.tokens, run.state) == (4, 400, "finished")
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(
     ("end", "state"),
     [("finished", "finished"), ("failed", "failed"), ("stopped", "stopped"), (None, "interrupted")],

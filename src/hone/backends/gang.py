@@ -65,7 +65,8 @@ class Member:
 class Gang:
     """`run` starts the ranks and returns when all of them have ended.
 
-    In the main thread, Ctrl-C and SIGTERM are passed on to all ranks once; a second one ends them at once.
+    In the main thread, Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 are passed on to all ranks once; a second one ends them
+    at once.
     """
 
     def __init__(self, job: Job, places: Sequence[Place], hear: Callable[[Event], object]) -> None:
@@ -179,7 +180,7 @@ class Gang:
             self.signs = signs
             for member in left:
                 with contextlib.suppress(ProcessLookupError):
-                    member.process.send_signal(signal.SIGUSR1)
+                    member.process.send_signal(signal.SIGUSR2)
             self._listen_until(time.monotonic() + _LAST_WORDS_SECONDS)
 
     def _settle(self) -> None:
@@ -256,7 +257,9 @@ class Gang:
             self._asked.append(signal.Signals(number))
 
         mine = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
+        # As `hone.engine.stop` hears them: the last two only where nobody ignores or handles them.
+        free = [n for n in (signal.SIGHUP, signal.SIGUSR1) if signal.getsignal(n) == signal.SIG_DFL]
+        numbers = (signal.SIGINT, signal.SIGTERM, *free) if mine else ()
         before = {one: signal.signal(one, note) for one in numbers}
         try:
             yield
@@ -273,7 +276,10 @@ def environment(place: Place) -> dict[str, str]:
     found["PYTHONUNBUFFERED"] = "1"  # what was printed before a death is in the log
     # By these names libraries look for a rank's place.
     found |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.world)}
-    found |= {"LOCAL_RANK": str(place.local_rank), "LOCAL_WORLD_SIZE": str(place.local_world)}
+    found |= {
+        "LOCAL_RANK": str(place.gpu if place.on_gpu else place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.local_world),
+    }
     if not place.on_gpu:
         found["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would look for others, and say so
     found["PATH"] = (

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != launcher:
         return 1  # it died before it could be asked to take us along
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the launcher asks so where we hang
+    faulthandler.register(signal.SIGUSR2, all_threads=True)  # the launcher asks so where we hang
     post, page = Post(int(arguments[0])), Page(int(arguments[1]))
     line = sys.stdin.buffer.readline()
     if not line:

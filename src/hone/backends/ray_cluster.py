@@ -114,7 +114,7 @@ class RayCluster:
         if 0 in self._done and error is None:
             return self._done[0]
         if self._asked:
-            kind = Terminated if self._asked[-1] == signal.SIGTERM else Interrupted
+            kind = Interrupted if self._asked[-1] == signal.SIGINT else Terminated
             raise kind("the run was asked to end", remedy=_AGAIN)
         raise RankLost(
             f"Ray ended the ranks: {_first_line(error)}", remedy=f"see Ray's own logs; {_AGAIN}"
@@ -131,12 +131,13 @@ class RayCluster:
                 raise KeyboardInterrupt
 
         mine = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if mine else ()
+        free = [n for n in (signal.SIGHUP, signal.SIGUSR1) if signal.getsignal(n) == signal.SIG_DFL]
+        numbers = (signal.SIGINT, signal.SIGTERM, *free) if mine else ()
         before = {one: signal.signal(one, note) for one in numbers}
         try:
             yield
         except KeyboardInterrupt:
-            kind = Terminated if self._asked[-1] == signal.SIGTERM else Interrupted
+            kind = Interrupted if self._asked[-1] == signal.SIGINT else Terminated
             message = "work since the last checkpoint is not saved"
             raise kind(f"asked twice to end; {message}", remedy=_AGAIN) from None
         finally:

@@ -118,7 +118,7 @@ def is_lost_peer(what: str) -> bool:
 
 
 def _stopped(gang: Gang, saved: str) -> Stopped:
-    kind = Terminated if gang.asked == signal.SIGTERM else Interrupted
+    kind = Interrupted if gang.asked in (None, signal.SIGINT) else Terminated
     word = "terminated" if kind is Terminated else "interrupted"
     return kind(f"{word}; {saved}", remedy=_AGAIN)
 

@@ -89,7 +89,12 @@ def ranks_here(compute: ComputeSection) -> int:
     """How many ranks run on this machine."""
     if compute.nproc != "auto":
         return compute.nproc
-    return max(1, visible_gpus())
+    return max(1, _gpus(compute))
+
+
+def _gpus(compute: ComputeSection) -> int:
+    """GPUs that ranks may take."""
+    return 0 if compute.device == "cpu" else visible_gpus()
 
 
 class _Launch:
@@ -138,7 +143,7 @@ class _Launch:
     def _on_ray(self) -> dict[str, Any]:
         from hone.backends.ray_cluster import RayCluster
 
-        on_gpu = visible_gpus() > 0
+        on_gpu = _gpus(self._compute) > 0
         cluster = RayCluster(
             self._job, self._local, folder=self._path, on_gpu=on_gpu, hear=self._hear
         )
@@ -150,7 +155,7 @@ class _Launch:
         return self._compute.node_rank == 0 or self._compute.nnodes == 1
 
     def _places(self, meeting: Path) -> list[Place]:
-        on_gpu = visible_gpus() >= self._local
+        on_gpu = _gpus(self._compute) >= self._local
         store, before = str(meeting / "store"), 0
         if self._compute.nnodes > 1:
             host, _, port = str(self._compute.rdzv_endpoint).rpartition(":")

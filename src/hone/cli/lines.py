@@ -38,6 +38,10 @@ def describe(event: Event) -> str | None:
         case "ranks":
             count = int(event["ranks"])
             return f"{count} {'rank' if count == 1 else 'ranks'} ({event['strategy']})"
+        case "engine":
+            return _engine(event)
+        case "compiled":
+            return f"step {event['step']}: compiled on the way ({event['graphs']} more graphs)"
         case "rehearsed":
             return f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
         case "resumed":
@@ -72,6 +76,12 @@ def _data(event: Event) -> str:
     share = f" ({trained / tokens:.0%})" if tokens else ""
     text += f"; {tokens:,} tokens, {trained:,} trained{share}"
     return f"{event['file']}: {text}" if event.get("file") else text
+
+
+def _engine(event: Event) -> str:
+    """`on Tesla X: bf16, flash attention; off: compile (not asked for)`."""
+    off = "; ".join(f"{part['what']} ({part['why']})" for part in event.get("off") or ())
+    return f"on {event['device']}: {', '.join(event['on'])}" + (f"; off: {off}" if off else "")
 
 
 def _finished(event: Event) -> str:

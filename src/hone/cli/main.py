@@ -24,7 +24,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from hone import __version__
-from hone.cli.streams import silence
+from hone.cli.streams import QuietOutput, silence
 from hone.errors import DiskError, HoneError, OutOfMemory, Stopped
 
 _DISK_ERRORS = {
@@ -166,17 +166,17 @@ def _usage_remedy(error: TyperException, arguments: Sequence[str]) -> str:
 
 
 def _report(error: HoneError, code: int, *, as_json: bool) -> int:
-    """Say what went wrong: words on stderr, and with `--json` one object on stdout as well."""
-    try:
-        head = "stopped" if isinstance(error, Stopped) else "error"
-        print(f"{head}: {error}", file=sys.stderr, flush=True)
-        if as_json:
-            said = {"event": "error", "time": time.time(), "exit_code": code}
-            said |= {"kind": type(error).__name__, "what": error.what}
-            said |= {"where": error.where, "remedy": error.remedy}
-            print(json.dumps(said), flush=True)
-    except BrokenPipeError:
-        silence(sys.stdout)
+    """Say what went wrong: words on stderr, and with `--json` one object on stdout as well.
+
+    Where nobody reads any more (a closed pipe, a terminal that went), the code still tells.
+    """
+    head = "stopped" if isinstance(error, Stopped) else "error"
+    QuietOutput(sys.stderr).write_line(f"{head}: {error}")
+    if as_json:
+        said = {"event": "error", "time": time.time(), "exit_code": code}
+        said |= {"kind": type(error).__name__, "what": error.what}
+        said |= {"where": error.where, "remedy": error.remedy}
+        QuietOutput(sys.stdout).write_line(json.dumps(said))
     return code
 
 

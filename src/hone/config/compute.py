@@ -7,20 +7,34 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hone.config.base import Section
-from hone.config.kinds import Count, whole_from_text
+from hone.config.kinds import Count, Part, whole_from_text
+
+Kernel = Literal["rms_norm", "activation"]
 
 
 class ComputeSection(Section):
     """How a step is computed. Nothing here changes what is computed, beyond rounding."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the step is computed. `auto`: a GPU where one is here. Kept for the whole run where it is here again."""
     micro_batch_tokens: Count | Literal["auto"] = "auto"
     """Most tokens in one Pack (one forward and backward). `auto` takes what fits and is fastest here."""
     share_prefixes: bool = True
     """Whether rows of a step that begin alike share their beginning. False: for comparison."""
     pack: bool = True
     """Whether several rows stand in one Pack. False runs them one at a time: for comparison."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: Literal["auto"] | bool | Part = "auto"
+    """Recompute activations in the backward pass: less memory, about a third more time in the layers that do so. `auto`: as few layers as memory asks for; a number from 0 to 1: that share of the layers."""
+    offload_activations: bool = False
+    """Keep what the backward pass needs in the host's memory meanwhile, page-locked; layers are recomputed unless `gradient_checkpointing` says otherwise. For a GPU."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the parts of each layer (torch.compile). `auto`: on a GPU, where the run is long enough to pay for the minute that it takes."""
+    kernels: Literal["auto", "none", "rms_norm", "activation"] | list[Kernel] = "auto"
+    """Fused kernels of liger-kernel on a GPU: all of them where nothing is compiled (`auto`), `none`, or these (`rms_norm`: norms, `activation`: SwiGLU and GeGLU)."""
+    split_weights: Literal["auto"] | bool = "auto"
+    """Hold weights that train whole in bf16 arithmetic as bfloat16 and the 16 bits that a float32 master has more: 4 bytes a weight instead of 6, no copies, the same AdamW update. `auto`: on a GPU."""
+    deterministic: bool = True
+    """On a GPU only kernels that give the same bits each time, so that a resumed run ends in the same weights. False: some attention kernels are faster."""
     threads: Count | Literal["auto"] = "auto"
     """CPU threads of the step, of each rank. `auto`: the cores this process may use, shared among the ranks of a machine. Kept for the whole run, since it changes the last bits."""
     nproc: Count | Literal["auto"] = "auto"

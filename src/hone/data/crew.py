@@ -1,12 +1,13 @@
 """The crew: several preparing processes that take jobs as they become free. It knows jobs and answers, not rows.
 
-Jobs and answers are lines of JSON over pipes. A process that dies is replaced, and its job done again; if that
-job kills three, the run is told so.
+Jobs and answers are lines of JSON over pipes. A process that dies, or answers nothing and does nothing, is replaced,
+and its job done again; if that job costs three, the run is told so.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _TRIES: Final = 3
+_LOOK_SECONDS: Final = 20.0
+_IDLE_LOOKS: Final = 3  # in a row, without an answer and without any work
 _SECRETS: Final = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 _NICENESS: Final = 5
 
@@ -95,12 +98,12 @@ class Crew:
                     answer = _ask(process, job)
                     if answer is not None:
                         break
-                    code = self._bury(process)
+                    end = self._bury(process)
                     process = None
                     if self._closing:
                         return
                     answer = EnvironmentFault(
-                        f"a preparing process died {_TRIES} times over the same rows ({code})",
+                        f"a preparing process died or stood still {_TRIES} times over the same rows ({end})",
                         remedy="is memory short? lower data.workers, or set it to 0 to prepare in this process",
                     )
                 assert answer is not None
@@ -130,10 +133,13 @@ class Crew:
         return process
 
     def _bury(self, process: subprocess.Popen[bytes]) -> str:
+        hangs = not _has_ended(process)
         process.kill()
         code = process.wait()
         with self._lock:
             self._processes.discard(process)
+        if hangs:
+            return f"no work in {_LOOK_SECONDS * _IDLE_LOOKS:.0f} s"
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def _dismiss(self, process: subprocess.Popen[bytes]) -> None:
@@ -188,12 +194,14 @@ def each(
 
 
 def _ask(process: subprocess.Popen[bytes], job: Job) -> dict[str, Any] | HoneError | None:
-    """The answer of a process; None where it died."""
+    """The answer of a process; None where it died or stands still."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
         process.stdin.write(orjson.dumps(job) + b"\n")
         process.stdin.flush()
+        if not _answers(process):
+            return None
         line = process.stdout.readline()
     except (OSError, ValueError):
         return None
@@ -204,6 +212,41 @@ def _ask(process: subprocess.Popen[bytes], job: Job) -> dict[str, Any] | HoneErr
         kind = getattr(errors, told["error"], HoneError)
         return kind(told["what"], where=told["where"], remedy=told["remedy"])
     return told
+
+
+def _answers(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for the first byte of an answer, or the end; False where the process stands still instead.
+
+    A job may take as long as it works: what counts is that time passes in which it does not.
+    """
+    assert process.stdout is not None
+    idle, before = 0, None
+    while idle < _IDLE_LOOKS:
+        if select.select([process.stdout], [], [], _LOOK_SECONDS)[0]:
+            return True
+        now = _work(process.pid)
+        idle = idle + 1 if now is not None and now == before else 0
+        before = now
+    return False
+
+
+def _work(pid: int) -> tuple[int, int] | None:
+    """Clock ticks of a process in its own code and in the kernel (proc(5)); None where this system tells none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return int(fields[11]), int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it ended by itself. Its pipe closes a moment before it can be waited for."""
+    try:
+        process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _environment() -> dict[str, str]:

@@ -64,9 +64,16 @@ def pair_seconds(rows_short: tuple[Weight, float], rows_long: tuple[Weight, floa
 
 
 def cheapest(
-    budgets: Iterable[int], speeds: Speeds, layout: Callable[[int], Iterable[Weight]]
+    budgets: Iterable[int],
+    speeds: Speeds,
+    layout: Callable[[int], Iterable[Weight]],
+    *,
+    slower: Callable[[int], float] = lambda _budget: 1.0,
 ) -> int:
-    """The budget whose layout takes the least time; a larger one must win by more than a trial's noise."""
-    seconds = {budget: speeds.seconds(layout(budget)) for budget in budgets}
+    """The budget whose layout takes the least time; a larger one must win by more than a trial's noise.
+
+    `slower(budget)` is how many times as long a step takes there for other reasons.
+    """
+    seconds = {budget: speeds.seconds(layout(budget)) * slower(budget) for budget in budgets}
     best = min(seconds.values())
     return min(budget for budget in seconds if seconds[budget] <= best * _NOISE)

@@ -27,16 +27,16 @@ from hone.engine.evaluate import HeldOut, evaluate
 from hone.engine.flops import Gauge
 from hone.engine.memory import free_caches, peak_memory_bytes
 from hone.engine.module import LossModule
-from hone.engine.moments import Place
 from hone.engine.numbers import read_numbers
-from hone.engine.optimizer import build_optimizer, remarks, set_learning_rate
+from hone.engine.optimizer import low_halves, plan_optimizer, remarks, set_learning_rate
 from hone.engine.parts import RowLosses
 from hone.engine.plan import Plan
 from hone.engine.progress import Progress
 from hone.engine.state import random_state, set_random_state
-from hone.engine.stop import ShouldStop, agreed, never, signal_name
-from hone.engine.strategy import Replicated, Strategy
+from hone.engine.stop import ShouldStop, agreed, never
+from hone.engine.strategy import Replicated, Strategy, own_packs
 from hone.errors import CallbackError, NonFiniteError, OutOfMemory
+from hone.models.compiled import graphs
 from hone.pack import Pack, Step
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Say
@@ -105,7 +105,7 @@ def train(
     if world > 1:
         source = Spread(source, world, plan.speeds)
         held_out = None if held_out is None else Spread(held_out, world, plan.speeds)
-    with Ahead(source) as ahead:
+    with Ahead(source, ready=own_packs(module, strategy, plan.speeds)) as ahead:
         loop = _Loop(
             module=module,
             source=source,
@@ -122,20 +122,6 @@ def train(
             make_optimizer=make_optimizer,
         )
         return loop.run(resume, callbacks, model)
-
-
-def plan_optimizer(
-    plan: Plan, trained: Mapping[str, nn.Parameter], places: Mapping[str, Place]
-) -> torch.optim.Optimizer:
-    """The optimizer that a plan asks for, its state allocated."""
-    return build_optimizer(
-        trained,
-        weight_decay=plan.weight_decay,
-        betas=plan.betas,
-        name=plan.optimizer,
-        lora_plus_ratio=plan.lora_plus_ratio,
-        places=places,
-    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -161,7 +147,9 @@ class _Loop:
         trained, places = self.strategy.trained, self.strategy.places
         self.device = next(iter(trained.values())).device
         if self.strategy.optimizer is None:
-            make = self.make_optimizer or partial(plan_optimizer, self.plan, places=places)
+            make = self.make_optimizer or partial(
+                plan_optimizer, self.plan, places=places, lows=low_halves(self.module)
+            )
             self.strategy.adopt(make(trained))
         self.optimizer = cast(torch.optim.Optimizer, self.strategy.optimizer)
         for sentence in remarks(self.plan.optimizer, trained, places):
@@ -170,6 +158,7 @@ class _Loop:
         self.progress = Progress()
         self.saved_step = 0  # of the newest checkpoint
         self.score: float | None = None  # held-out loss of the present weights
+        self.graphs = graphs()
         self.improved = False  # whether it is the best one, and not saved yet
         self.row_terms: list[Tensor] = []  # of this rank's Packs of this step
         self.account = StepAccount(self.gauge, self.say)
@@ -265,6 +254,7 @@ class _Loop:
             **({} if self.ranks.is_alone else {"busy_seconds": busy_seconds}),
         }
         self.say("step", **fields)
+        self.say_graphs()
         self.account.watch(step, rows, loss)
         self.callbacks.stepped(metrics_of("step", fields))
 
@@ -273,6 +263,12 @@ class _Loop:
         hands = deal(step.packs, self.ranks.world, self.plan.speeds)
         told: list[list[float]] = self.ranks.gather(list(row_terms))
         return RowLosses.of_hands(step, hands, told, scale=self.strategy.loss_scale / step.weight)
+
+    def say_graphs(self) -> None:
+        """Say it where something was compiled on the way: after the rehearsal nothing should be."""
+        before, self.graphs = self.graphs, graphs()
+        if self.graphs > before:
+            self.say("compiled", step=self.progress.step, graphs=self.graphs - before)
 
     def pass_over(self, step: Step) -> None:
         """A step all of whose rows were dropped: it counts, and changes nothing."""
@@ -406,7 +402,7 @@ class _Loop:
         ):
             self.save()
         if asked is not None and (self.evaluation_due or not self.ended):
-            self.say("stopped", step=done, signal=signal_name(asked))
+            self.say("stopped", step=done, signal=asked.signal_name)
             raise asked
 
     @property

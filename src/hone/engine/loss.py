@@ -8,21 +8,30 @@ Legend: T tokens, S predicting positions, N predictions, E hidden size, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hone.engine.noise import PackNoise
 from hone.engine.objective import NLL, Objective, weighted_losses
+from hone.engine.placed import Placed, Placing
 from hone.models.attention import ARGUMENT
 from hone.models.head import Head
-from hone.models.visible import LEAST_SAVED, Visible
-from hone.pack import Pack
+from hone.models.offload import Offload
+from hone.models.visible import LEAST_SAVED
+from hone.pack import Int64, Pack, Step
 
 CHUNK_BYTES = 64 * 2**20  # logits of one chunk in float32; a larger one gains nothing measurable
+_GPU_TIMES = 8  # as large on a GPU, whose products want more rows to be busy
+
+
+_Bounds = tuple[tuple[int, int], tuple[int, int]]  # positions, predictions
+Terms = Callable[..., "tuple[Tensor, Tensor | None]"]
 
 
 class PackLoss(nn.Module):
@@ -50,9 +59,24 @@ class PackLoss(nn.Module):
         self.head = head if head is not None else Head.of(model)
         self.autocast = autocast
         self.least_saved = LEAST_SAVED  # pairs; see Visible
+        self.offload: Offload | None = None
+        self.lows: dict[nn.Parameter, Tensor] = {}  # see hone.engine.split_weights
+        self.terms: Terms = weighted_losses  # or the same, compiled
         self.row_terms: Tensor | None = None
-        self._last_layer = int(model.config.get_text_config().num_hidden_layers) - 1
         self._noises = [m for m in model.modules() if isinstance(m, PackNoise)]
+        device = self.head.device
+        self.placing = Placing(
+            device=device,
+            shared=shared,
+            on_gpu=device.type == "cuda",
+            rounds_up=device.type == "cuda",
+            last_layer=int(model.config.get_text_config().num_hidden_layers) - 1,
+            wants_prefix=bool(self._noises),
+        )
+
+    def prepare(self, step: Step) -> None:
+        """Make ready what the next step's first Packs need, while this one computes. Any thread may call it."""
+        self.placing.prepare(step.packs, least_saved=self.least_saved)
 
     def begin_step(self, step: int, seed: int) -> None:
         """Name the noise of a step, before its first forward."""
@@ -61,47 +85,59 @@ class PackLoss(nn.Module):
 
     def forward(self, pack: Pack, scale: float) -> Tensor:
         """The Pack's term of the step's loss, a float32 scalar with its graph."""
-        device = self.head.device
+        placed = self.placing.take(pack, least_saved=self.least_saved)
         for noise in self._noises:
-            noise.begin_pack(pack)
+            noise.begin_pack(placed.pack, placed.prefix)
+        device = self.placing.device
         with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            hidden = self._trunk(pack, device)
-            picked = hidden[0].index_select(0, torch.from_numpy(pack.predict).to(device))
-            return self._loss(picked, pack, scale)
+            with self._saving():
+                hidden = self._trunk(placed)
+            picked = hidden[0].index_select(0, placed.predict)
+            return self._loss(picked, placed, scale)
 
-    def _trunk(self, pack: Pack, device: torch.device) -> Tensor:
+    def _saving(self) -> AbstractContextManager[None]:
+        """Where what the trunk keeps for its backward pass goes."""
+        if self.offload is None or not torch.is_grad_enabled():
+            return nullcontext()
+        return self.offload.saving(
+            frozenset(p.untyped_storage().data_ptr() for p in self.parameters())
+        )
+
+    def _trunk(self, placed: Placed) -> Tensor:
         """Hidden states [1, T, E] before the head."""
         arguments: dict[str, Any] = {}
         if self.shared:
-            arguments[ARGUMENT] = Visible(
-                pack, last_layer=self._last_layer, least_saved=self.least_saved
-            )
-            positions = torch.from_numpy(pack.position_ids).to(device)
-            arguments["position_ids"] = positions.unsqueeze(0)
-        elif len(pack.nodes) > 1:
+            arguments[ARGUMENT] = placed.visible
+            arguments["position_ids"] = placed.position_ids.unsqueeze(0)
+        elif len(placed.pack.nodes) > 1:
             raise RuntimeError("a model that cannot share takes Packs of one row")
-        ids = torch.from_numpy(pack.input_ids).to(device).unsqueeze(0)
+        ids = placed.input_ids.unsqueeze(0)
         output = self.head.trunk(input_ids=ids, use_cache=False, **arguments)
         hidden: Tensor = output[0]
         return hidden
 
-    def _loss(self, picked: Tensor, pack: Pack, scale: float) -> Tensor:
-        device = picked.device
-        order = torch.from_numpy(pack.source.argsort(kind="stable")).to(device)
-        source = torch.from_numpy(pack.source).to(device)[order]
-        target = torch.from_numpy(pack.target).to(device)[order]
-        weight = torch.from_numpy(pack.weight).to(device)[order]
-        row = torch.from_numpy(pack.row).to(device)[order]
+    def _loss(self, picked: Tensor, placed: Placed, scale: float) -> Tensor:
         wide = torch.float64 if picked.dtype == torch.float64 else torch.float32
-        weight = weight.to(wide) * scale
-        chunk = max(1, CHUNK_BYTES // (4 * self.head.vocab_size))
-        objective = self.objective if self.model.training else NLL
-        by_row = torch.zeros(pack.num_rows, dtype=wide, device=device)
-        predictions = _Predictions(self.head, source, target, weight, row, by_row, chunk, objective)
+        by_row = torch.zeros(placed.pack.num_rows, dtype=wide, device=picked.device)
+        predictions = _Predictions(
+            self.head,
+            placed,
+            placed.weight.to(wide) * scale,
+            by_row,
+            _bounds(placed.sources, picked.shape[0], chunk=self.chunk_positions),
+            self.objective if self.model.training else NLL,
+            self.terms,
+        )
         trained = tuple(self.head.trained_parameters())
         loss = cast(Tensor, _ChunkedLoss.apply(picked, predictions, *trained))
         self.row_terms = by_row
         return loss
+
+    @property
+    def chunk_positions(self) -> int:
+        """Predicting positions whose logits exist at a time."""
+        size = CHUNK_BYTES * (_GPU_TIMES if self.placing.device.type == "cuda" else 1)
+        return max(1, size // (4 * self.head.vocab_size))
 
 
 class _Predictions:
@@ -110,22 +146,23 @@ class _Predictions:
     def __init__(
         self,
         head: Head,
-        source: Tensor,
-        target: Tensor,
+        placed: Placed,
         weight: Tensor,
-        row: Tensor,
         by_row: Tensor,
-        chunk: int,
+        bounds: list[_Bounds],
         objective: Objective,
+        terms: Terms,
     ) -> None:
         self.head = head
-        self.source = source  # [N] ascending
-        self.target = target  # [N]
+        self.source = placed.source  # [N] ascending
+        self.target = placed.target  # [N]
+        self.row = placed.row  # [N]
         self.weight = weight  # [N]
-        self.row = row  # [N]
         self.by_row = by_row  # [R] what each row adds to the loss, filled in the forward pass
-        self.chunk = chunk  # predicting positions per chunk
+        self.bounds = bounds  # of the chunks
+        self.wants_gradient = torch.is_grad_enabled()  # inside a Function it never is
         self.objective = objective
+        self.terms = terms
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -139,23 +176,21 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, picked: Tensor, predictions: _Predictions, *trained: Tensor
     ) -> Tensor:
-        want = picked.requires_grad or any(p.requires_grad for p in trained)
+        want = predictions.wants_gradient and any(t.requires_grad for t in (picked, *trained))
         ctx.needs = want
         wide = predictions.weight.dtype
         into_picked = torch.empty_like(picked) if want else None
         into_trained: list[Tensor | None] = [None] * len(trained)
-        bounds = _bounds(predictions, picked.shape[0])
         total = torch.zeros((), dtype=wide, device=picked.device)
-        for (low, high), (first, last) in bounds:
+        for (low, high), (first, last) in predictions.bounds:
             piece = picked[low:high].detach().requires_grad_(want)
             with torch.set_grad_enabled(want):
                 logits = predictions.head.logits(piece)
             source = predictions.source[first:last] - low
             target = predictions.target[first:last]
             weight = predictions.weight[first:last]
-            objective = predictions.objective
-            terms, grad = weighted_losses(
-                logits.detach(), source, target, weight, objective, want=want
+            terms, grad = predictions.terms(
+                logits.detach(), source, target, weight, predictions.objective, want=want
             )
             total += terms.sum()
             predictions.by_row.index_add_(0, predictions.row[first:last], terms)
@@ -175,13 +210,10 @@ class _ChunkedLoss(torch.autograd.Function):
         return (into_picked * grads[0].to(into_picked.dtype), None, *scaled)
 
 
-def _bounds(
-    predictions: _Predictions, positions: int
-) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Ranges of positions, and of the predictions that they make, chunk by chunk."""
-    edges = [*range(0, positions, predictions.chunk), positions]
-    places = torch.tensor(edges, device=predictions.source.device)
-    cuts = cast("list[int]", torch.searchsorted(predictions.source, places).tolist())
+def _bounds(sources: Int64, positions: int, *, chunk: int) -> list[_Bounds]:
+    """Ranges of positions, and of the predictions that they make, chunk by chunk. Known without the device."""
+    edges = [*range(0, positions, chunk), positions]
+    cuts: list[int] = np.searchsorted(sources, edges).tolist()
     return [((edges[i], edges[i + 1]), (cuts[i], cuts[i + 1])) for i in range(len(edges) - 1)]
 
 
@@ -189,4 +221,7 @@ def _accumulate(into: list[Tensor | None], parts: Sequence[Tensor | None]) -> No
     for i, part in enumerate(parts):
         if part is not None:
             before = into[i]
-            into[i] = part if before is None else before.add_(part)
+            if before is None:  # sums of many chunks are kept in float32, whatever the weight is
+                into[i] = part.to(torch.promote_types(part.dtype, torch.float32))
+            else:
+                before.add_(part)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hone.models.sending import send
 from hone.pack import Pack, splitmix64
 
 _LANES = 4  # 16-bit numbers in one 64-bit hash
@@ -27,15 +28,20 @@ class PackNoise(nn.Module):
         self._site = np.uint64(int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "little"))
         self._stream = np.uint64(0)
         self._pack: Pack | None = None
+        self._prefix: Tensor | None = None
 
     def begin_step(self, step: int, seed: int) -> None:
         """Name the step."""
-        mixed = splitmix64(np.asarray([seed], dtype=np.uint64)) + np.uint64(step)
-        self._stream = splitmix64(splitmix64(mixed) ^ self._site)[0]
+        named = splitmix64(np.asarray([seed], dtype=np.uint64)) + np.uint64(step)
+        self._stream = splitmix64(splitmix64(named) ^ self._site)[0]
 
-    def begin_pack(self, pack: Pack) -> None:
-        """Name the tokens of the next forward (and of its recomputation in the backward pass)."""
+    def begin_pack(self, pack: Pack, prefix: Tensor | None = None) -> None:
+        """Name the tokens of the next forward (and of its recomputation in the backward pass).
+
+        `prefix` is `pack.prefix_hash` as int64[T] on the device, where it lies there already.
+        """
         self._pack = pack
+        self._prefix = prefix
 
     def pack_of(self, x: Tensor) -> Pack:
         """The Pack whose tokens `x` [1, T, E] (or [T, E]) holds."""
@@ -47,16 +53,21 @@ class PackNoise(nn.Module):
         """int16[T, E] beside `x`, uniform: one 64-bit hash of (stream, prefix, column group) gives four columns."""
         pack, columns = self.pack_of(x), x.shape[-1]
         groups = -(-columns // _LANES)
-        rows = splitmix64(pack.prefix_hash ^ self._stream).view(np.int64)
-        steps = np.arange(1, groups + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = torch.from_numpy(rows).to(x.device).unsqueeze(1)
-        mixed = mixed + torch.from_numpy(steps.view(np.int64)).to(x.device)
-        mixed ^= (mixed >> 32) & 0xFFFFFFFF
-        mixed *= -0x4B47D0C5A3B1E1E1 | 1
-        mixed ^= (mixed >> 29) & 0x7FFFFFFFF
-        mixed *= -0x61C8864680B583EB
-        mixed ^= (mixed >> 32) & 0xFFFFFFFF
-        return mixed.view(torch.int16)[:, :columns]
+        rows = mixed(self._names(pack, x.device) ^ int(self._stream.view(np.int64)))
+        steps = torch.arange(1, groups + 1, device=x.device) * _signed(0x9E3779B97F4A7C15)
+        drawn = rows.unsqueeze(1) + steps
+        drawn ^= (drawn >> 32) & 0xFFFFFFFF
+        drawn *= -0x4B47D0C5A3B1E1E1 | 1
+        drawn ^= (drawn >> 29) & 0x7FFFFFFFF
+        drawn *= -0x61C8864680B583EB
+        drawn ^= (drawn >> 32) & 0xFFFFFFFF
+        return drawn.view(torch.int16)[:, :columns]
+
+    def _names(self, pack: Pack, device: torch.device) -> Tensor:
+        """int64[T] the names of the tokens' beginnings."""
+        if self._prefix is not None and self._prefix.device == device:
+            return self._prefix
+        return torch.from_numpy(pack.prefix_hash.view(np.int64)).to(device)
 
 
 class PrefixDropout(PackNoise):
@@ -97,7 +108,7 @@ class EmbeddingNoise(PackNoise):
         lengths = np.repeat(rows, rows)
         reach = self.alpha / np.sqrt(lengths * x.shape[-1]) / _HALF
         noise = self.draw(x).to(wide) + 0.5
-        noise *= torch.from_numpy(reach).to(device=x.device, dtype=wide).unsqueeze(-1)
+        noise *= send({"reach": reach}, x.device)["reach"].to(wide).unsqueeze(-1)
         return x + noise.to(x.dtype)
 
 
@@ -110,3 +121,20 @@ def disturb_embeddings(embedding: nn.Module, alpha: float) -> None:
 def _disturb(embedding: nn.Module, given: object, found: Tensor) -> Tensor:
     del given
     return cast("EmbeddingNoise", embedding.embedding_noise)(found)
+
+
+def mixed(x: Tensor) -> Tensor:
+    """`hone.pack.splitmix64` of int64 numbers taken as unsigned ones, on whatever device they lie."""
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, places: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    return (x >> places) & ((1 << (64 - places)) - 1)
+
+
+def _signed(number: int) -> int:
+    """The int64 with the bits of an unsigned number."""
+    return number - (1 << 64) if number >> 63 else number

@@ -28,6 +28,8 @@ from hone.engine.moments import (
     moment_bytes,
     moves_by_muon,
 )
+from hone.engine.plan import Plan
+from hone.engine.split_weights import SplitAdamW
 from hone.errors import EnvironmentFault
 
 _EXACT = (torch.float32, torch.float64)
@@ -46,10 +48,16 @@ def trained_parameters(module: LossModule) -> dict[str, nn.Parameter]:
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError("the module has no parameter that requires a gradient")
+    lows = low_halves(module)
     for name, parameter in trained.items():
-        if parameter.dtype not in _EXACT:
+        if parameter.dtype not in _EXACT and parameter not in lows:
             raise ValueError(f"{name} trains in {parameter.dtype}; master weights are float32")
     return trained
+
+
+def low_halves(module: LossModule) -> Mapping[nn.Parameter, Tensor]:
+    """The low half of each weight that is held in two (`hone.engine.split_weights`)."""
+    return cast("Mapping[nn.Parameter, Tensor]", getattr(module, "lows", {}))
 
 
 def places_of(module: LossModule, trained: Mapping[str, nn.Parameter]) -> dict[str, Place]:
@@ -78,6 +86,7 @@ def build_optimizer(
     name: OptimizerName = "adamw",
     lora_plus_ratio: float = 1.0,
     places: Mapping[str, Place] | None = None,
+    lows: Mapping[nn.Parameter, Tensor] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer of that name over all of `trained`, its rate 0 until `set_learning_rate`.
 
@@ -90,8 +99,11 @@ def build_optimizer(
     def groups(chosen: Mapping[str, nn.Parameter]) -> Groups:
         return _groups(chosen, weight_decay=weight_decay, lora_plus_ratio=lora_plus_ratio)
 
+    if lows and name != "adamw":
+        raise ValueError(f"weights in two halves are moved by adamw, not by {name}")
     if name == "adamw":
-        return _adamw(groups(trained), betas)
+        halves = SplitAdamW(groups(trained), lows, betas=betas) if lows else None
+        return halves or _adamw(groups(trained), betas)
     if name == "lion":
         return Lion(groups(trained), betas=betas)
     if name == "adafactor":
@@ -108,6 +120,25 @@ def build_optimizer(
             for some, exact in ((rest, False), (embedding, True))
             if some
         ]
+    )
+
+
+def plan_optimizer(
+    plan: Plan,
+    trained: Mapping[str, nn.Parameter],
+    places: Mapping[str, Place],
+    *,
+    lows: Mapping[nn.Parameter, Tensor] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer that a plan asks for, its state allocated."""
+    return build_optimizer(
+        trained,
+        weight_decay=plan.weight_decay,
+        betas=plan.betas,
+        name=plan.optimizer,
+        lora_plus_ratio=plan.lora_plus_ratio,
+        places=places,
+        lows=lows,
     )
 
 

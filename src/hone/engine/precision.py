@@ -11,6 +11,7 @@ from hone.engine.loss import PackLoss
 from hone.engine.rehearsal import made_up_pack
 
 Precision = str  # "fp32" or "bf16"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TRIALS = 3
 _TRIAL_ROWS = (128, 128, 128)  # tokens
 

@@ -18,6 +18,12 @@ from hone.engine.loss import PackLoss
 from hone.pack import Pack
 
 _TRUNK = 11  # tokens that both rows share
+_TAILS = (
+    7,
+    10,
+)  # and that each row has of its own, and one more: what the last of them would predict
+_GPU_TIMES = 24  # as long on a GPU, so that rows span several blocks of its attention kernels
+_SAMPLED = 65536  # numbers of each parameter's gradient
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 
 
@@ -40,11 +46,12 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
 
     `attention` and `alone` are attention implementations: ours, and the family's own.
     """
-    vocab = loss.head.vocab_size
-    trunk = [i * 7919 % vocab for i in range(_TRUNK)]
-    tails = ([i * 104729 % vocab for i in range(1, 7)], [i * 1299709 % vocab for i in range(1, 10)])
-    pack = _shared_pack(trunk, tails)
     model = loss.model
+    vocab, times = loss.head.vocab_size, _times(loss)
+    trunk = [i * 7919 % vocab for i in range(_TRUNK * times)]
+    first, second = (range(1, count * times) for count in _TAILS)
+    tails = ([i * 104729 % vocab for i in first], [i * 1299709 % vocab for i in second])
+    pack = _shared_pack(trunk, tails)
     training, least_saved = model.training, loss.least_saved
     model.eval()
     loss.least_saved = 1  # so that what the last layer leaves out is tried on short rows too
@@ -56,7 +63,7 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
             loss.head.device.type, loss.autocast, enabled=loss.autocast is not None
         ):
             apart_loss: Tensor = sum(
-                (_alone(model, trunk + tail) for tail in tails),
+                (_alone(model, trunk, tail) for tail in tails),
                 torch.zeros((), device=loss.head.device),
             )
         apart, apart_grad = _with_gradient(loss, apart_loss)
@@ -65,13 +72,29 @@ def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> 
         model.train(training)
         loss.least_saved = least_saved
         model.zero_grad(set_to_none=True)
+    return compare((shared, shared_grad), (apart, apart_grad), dtype=dtype)
+
+
+Reading = tuple[float, Tensor]
+"""A loss, and numbers taken from all over its gradient."""
+
+
+def compare(got: Reading, want: Reading, *, dtype: torch.dtype) -> Probed:
+    """How far one reading is from another, against what arithmetic in `dtype` leaves open."""
     norm = cast("Any", torch.linalg).vector_norm  # untyped in torch
-    apart_norm, off = float(norm(apart_grad)), float(norm(shared_grad - apart_grad))
+    off = float(norm(got[1] - want[1]))
     return Probed(
-        loss_error=abs(shared - apart) / max(1.0, abs(apart)),
-        gradient_error=off / max(1e-30, apart_norm),
+        loss_error=abs(got[0] - want[0]) / max(1.0, abs(want[0])),
+        gradient_error=off / max(1e-30, float(norm(want[1]))),
         tolerance=_TOLERANCE[dtype],
     )
+
+
+def read_pack(loss: PackLoss, pack: Pack) -> Reading:
+    """Loss and gradient of a Pack; the module is left without gradients."""
+    reading = _with_gradient(loss, loss(pack, 1.0))
+    loss.zero_grad(set_to_none=True)
+    return reading
 
 
 def _shared_pack(trunk: list[int], tails: tuple[list[int], list[int]]) -> Pack:
@@ -95,17 +118,37 @@ def _shared_pack(trunk: list[int], tails: tuple[list[int], list[int]]) -> Pack:
     )
 
 
-def _alone(model: PreTrainedModel, row: list[int]) -> Tensor:
+def _times(loss: PackLoss) -> int:
+    """How many times the least length the probe's rows have; never more than the model's positions allow."""
+    if loss.head.device.type != "cuda":
+        return 1
+    positions = getattr(loss.model.config.get_text_config(), "max_position_embeddings", None)
+    return max(1, min(_GPU_TIMES, (positions or 512) // (_TRUNK + max(_TAILS))))
+
+
+def _alone(model: PreTrainedModel, trunk: list[int], tail: list[int]) -> Tensor:
     """Sum of the losses of the row's tail, through the model's own forward."""
-    ids = torch.tensor([row], device=model.device)
+    ids = torch.tensor([trunk + tail], device=model.device)
     logits = cast(Tensor, model(input_ids=ids, use_cache=False).logits)[0]
     return torch.nn.functional.cross_entropy(
-        logits[_TRUNK - 1 : -1].float(), ids[0, _TRUNK:], reduction="sum"
+        logits[len(trunk) - 1 : -1].float(), ids[0, len(trunk) :], reduction="sum"
     )
 
 
-def _with_gradient(loss: PackLoss, value: Tensor) -> tuple[float, Tensor]:
+def _with_gradient(loss: PackLoss, value: Tensor) -> Reading:
     loss.model.zero_grad(set_to_none=True)
     value.backward()
-    parts = [p.grad.float().flatten() for p in loss.model.parameters() if p.grad is not None]
-    return float(value.detach()), torch.cat([part.clone() for part in parts])
+    parts = [_some_of(p) for p in loss.model.parameters() if p.requires_grad]
+    return float(value.detach()), torch.cat(parts)
+
+
+def _some_of(parameter: Tensor) -> Tensor:
+    """Up to 65,536 numbers spread over a gradient: a large model's whole one would not fit beside it.
+
+    A parameter that was not reached has a gradient of zero.
+    """
+    every = max(1, parameter.numel() // _SAMPLED) | 1  # odd, so that no column is left out for good
+    wide = torch.promote_types(parameter.dtype, torch.float32)
+    if parameter.grad is None:
+        return torch.zeros(-(-parameter.numel() // every), dtype=wide, device=parameter.device)
+    return parameter.grad.flatten()[::every].to(wide, copy=True)

@@ -7,26 +7,33 @@ step is computed, never what it computes.
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
+from hone.engine.buckets import bucket
 from hone.engine.budget import is_out_of_memory
 from hone.engine.cost import Speeds, Weight, cheapest, pair_seconds
-from hone.engine.loss import CHUNK_BYTES, PackLoss
-from hone.engine.room import activation_bytes_per_token, available_bytes
+from hone.engine.footprint import Footprint
+from hone.engine.loss import PackLoss
+from hone.engine.memory import free_caches
+from hone.engine.room import activation_bytes_per_token, available_bytes, peak_bytes_of
 from hone.engine.strategy import Replicated, Strategy
 from hone.errors import OutOfMemory
+from hone.models.layers import decoder_layers
+from hone.models.recompute import can_recompute, recompute, recomputed
 from hone.pack import Pack
 
 BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 _TRIAL_SECONDS = 2.0  # no trial Pack is expected to take longer than this
 _SHORT_ROW = 128  # tokens; rows of trial Packs, in which attention costs next to nothing
 _PAIR_TRIAL = 4096  # tokens of the Packs that tell what attention costs, at most
-_KEEP_FREE = 0.25  # share of the free memory that is left alone
+_KEEP_FREE = {"cpu": 0.25, "cuda": 0.05}  # share of the free memory that is left alone
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,23 @@ class Rehearsed:
     reason: str
     worst_seconds: float
     """Forward and backward of the worst Pack."""
+    recomputed: int = 0
+    """Layers that are computed again in the backward pass."""
+    peak_bytes: int | None = None
+    """Most memory that the worst Pack held, weights and gradients included; measured on a GPU."""
+
+    def told(self) -> dict[str, object]:
+        """What a `rehearsed` event says of it."""
+        return {
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "reason": self.reason,
+            "bytes_per_token": self.bytes_per_token,
+            "available_bytes": self.available_bytes,
+            "seconds_per_token": self.speeds.token,
+            "seconds_per_pair": self.speeds.pair,
+            "recomputed_layers": self.recomputed,
+            "peak_bytes": self.peak_bytes,
+        }
 
 
 def made_up_pack(
@@ -79,46 +103,66 @@ def rehearse(
     state_bytes: int,
     trained_share: float,
     layout: Callable[[int], Sequence[Weight]],
+    layers: int | None = 0,
     strategy: Strategy | None = None,
-    bytes_per_token: float | None = None,
+    measured: Measured | None = None,
 ) -> Rehearsed:
     """Choose `micro_batch_tokens` (or check the `wanted` one) and try the worst Pack once.
 
     `longest` is the longest row in tokens, `trained_share` how many tokens are predicted; `state_bytes` is
     what gradients and optimizer will still allocate; `layout(budget)` is the Packs of a few of the data's
-    own steps at that budget. All ranks of a `strategy` rehearse together and come to one answer, that of the
-    slowest and the fullest; `bytes_per_token` is given where weights lie in shards, which a forward would
-    count as its own. Raises OutOfMemory where not even the longest row fits.
+    own steps at that budget. `layers` are computed again in the backward pass; None: as few as memory asks for.
+    All ranks of a `strategy` rehearse together and come to one answer, that of the slowest and the fullest;
+    `measured` is what `measure_footprint` said before they held the weights in parts. Raises OutOfMemory where
+    not even the longest row fits.
     """
     stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
-    ranks = stage.strategy.ranks
-    device = loss.head.device
-    per_token = ranks.most(bytes_per_token or measure_bytes_per_token(loss, longest))
+    device, ranks = loss.head.device, stage.strategy.ranks
     free = int(ranks.least(available_bytes(device, sharers=ranks.local_world)))
-    room = int((free * (1 - _KEEP_FREE) - state_bytes) / max(1.0, per_token))
-    if longest > room:
-        raise OutOfMemory(
-            f"the longest row has {longest} tokens; about {max(0, room)} fit in the free memory "
-            f"({free / 2**30:.1f} GiB at {per_token / 2**10:.0f} KiB a token)",
-            remedy="set compute.gradient_checkpointing=true, or data.max_length with "
-            "data.too_long=drop, or a smaller model",
+    room_bytes = free * (1 - _KEEP_FREE[device.type]) - state_bytes
+    footprint, fixed_bytes = stage.agreed(
+        measured
+        or measure_footprint(
+            loss, longest, room_bytes=room_bytes, layers=layers, strategy=stage.strategy
         )
+    )
+    room_bytes = ranks.least(room_bytes) - fixed_bytes
+    needed = footprint.fewest(longest, room_bytes)
+    if needed is None:
+        raise _too_long(longest, footprint, room_bytes, free)
+    if footprint.layers:
+        recompute(loss.model, needed)
+    per_token = footprint.per_token(needed)
     if not loss.shared:  # each row is a Pack of its own, whatever the budget
-        _, worst = _try_worst(stage, longest, longest=longest)
+        _, peak, worst = _try_worst(stage, longest, longest=longest)
         speeds = Speeds({longest: worst / longest})
-        return Rehearsed(longest, per_token, free, speeds, "rows run one at a time", worst)
+        again = recomputed(loss.model)
+        why = "rows run one at a time"
+        return Rehearsed(longest, per_token, free, speeds, why, worst, again, peak)
+    room = footprint.longest(room_bytes, needed)
     if wanted is not None:
         budgets: Sequence[int] = (wanted,)
     elif device.type == "cuda":
-        budgets = [max(b for b in BUDGETS if b <= max(room, BUDGETS[0]))]
+        budgets = _worth_trying(layout, footprint.longest(room_bytes, footprint.layers))
     else:
         budgets = _worth_trying(layout, room)
+    tried = [budget for budget in budgets if budget <= room] or [min(budgets[0], room)]
     speeds = measure_speeds(
-        loss, budgets, longest=longest, share=trained_share, strategy=stage.strategy
+        loss, tried, longest=longest, share=trained_share, strategy=stage.strategy
     )
-    budget, reason = _choose(budgets, speeds, layout, wanted=wanted, device=device)
-    budget, worst = _try_worst(stage, budget, longest=longest)
-    return Rehearsed(budget, per_token, free, speeds, reason, worst)
+    again = {b: footprint.fewest(max(b, longest), room_bytes) or 0 for b in budgets}
+    budget, reason = _choose(
+        budgets, speeds, layout, wanted=wanted, slower=_slower(footprint, again)
+    )
+    if footprint.layers:
+        recompute(loss.model, again[budget])
+    budget, peak, worst = _try_worst(stage, budget, longest=longest)
+    again_now = recomputed(loss.model)
+    return Rehearsed(budget, per_token, free, speeds, reason, worst, again_now, peak)
+
+
+Measured = tuple[Footprint, float]
+"""A footprint, and the bytes that a pass needs whatever its length."""
 
 
 @dataclass(frozen=True)
@@ -128,24 +172,107 @@ class _Stage:
     loss: PackLoss
     strategy: Strategy
 
+    def run(self, pack: Pack) -> None:
+        """One forward and backward that leaves no gradient."""
+        self.strategy.backward(pack, 1.0, last=True)
+        if self.loss.head.device.type == "cuda":
+            torch.cuda.synchronize()
+
     def seconds(self, pack: Pack) -> float:
-        """One forward and backward, of the rank that takes longest."""
+        """Of that, on the rank that takes longest."""
         ranks = self.strategy.ranks
         ranks.work(f"rehearsing {pack.num_tokens:,} tokens")
         ranks.wait()  # so that none counts its waiting for a later one
         start = time.perf_counter()
-        self.strategy.backward(pack, 1.0, last=True)
-        if self.loss.head.device.type == "cuda":
-            torch.cuda.synchronize()
+        self.run(pack)
         elapsed = time.perf_counter() - start
         self.strategy.discard()
         return ranks.most(elapsed)
 
+    def agreed(self, measured: Measured) -> Measured:
+        """The most that any rank has measured."""
+        footprint, fixed = measured
+        ranks = self.strategy.ranks
+        kept, again = ranks.most(footprint.kept), ranks.most(footprint.again)
+        layers = int(ranks.most(footprint.layers))
+        return Footprint(kept, again, layers), ranks.most(fixed)
 
-def measure_bytes_per_token(loss: PackLoss, longest: int) -> float:
-    """What one forward keeps for its backward, per token, on a short Pack."""
-    small = made_up_pack([min(256, longest)], vocab_size=loss.head.vocab_size)
-    return activation_bytes_per_token(loss, small)
+
+def measure_footprint(
+    loss: PackLoss,
+    longest: int,
+    *,
+    room_bytes: float,
+    layers: int | None,
+    strategy: Strategy | None = None,
+) -> Measured:
+    """What a token keeps, and on a GPU the bytes that a pass needs whatever its length.
+
+    With `layers` given the footprint is that of so many recomputed layers, and cannot be changed; otherwise
+    what recomputing saves is measured too, on a CPU only where the longest row asks for it.
+    """
+    stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
+    recompute(loss.model, layers or 0)
+    may_change = layers is None and can_recompute(loss.model)
+    count = len(decoder_layers(loss.model))
+    try:
+        kept, fixed = _bytes_per_token(stage, longest)
+    except (MemoryError, RuntimeError) as error:
+        if not (may_change and is_out_of_memory(error) and stage.strategy.redoes):
+            raise
+        kept, fixed = math.inf, 0.0
+    enough = loss.head.device.type == "cpu" and longest * kept <= room_bytes
+    if not may_change or enough:
+        return Footprint(kept, kept, 0), fixed
+    free_caches(loss.head.device)
+    recompute(loss.model, count)
+    again, at_least = _bytes_per_token(stage, longest)
+    if kept == math.inf:  # not even a small Pack fits otherwise
+        return Footprint(again, again, 0), at_least
+    recompute(loss.model, 0)
+    return Footprint(kept, min(kept, again), count), max(fixed, at_least)
+
+
+def _bytes_per_token(stage: _Stage, longest: int) -> tuple[float, float]:
+    """Bytes a token, and bytes in any case: counted tensor by tensor on a CPU, from the peaks of two Packs on a GPU."""
+    loss, strategy = stage.loss, stage.strategy
+    vocab = loss.head.vocab_size
+    if loss.head.device.type != "cuda":
+        small = made_up_pack([min(256, longest)], vocab_size=vocab)
+        return activation_bytes_per_token(loss, small), 0.0
+    sizes = (bucket(loss.chunk_positions), bucket(2 * loss.chunk_positions))
+    if not loss.shared:
+        sizes = (max(1, longest // 4), max(2, longest // 2))
+    first, second = (
+        made_up_pack(
+            _rows(size, min(size, longest)), vocab_size=vocab, predictions=min(sizes[0], size)
+        )
+        for size in sizes
+    )
+    low, high = (
+        peak_bytes_of(loss.head.device, partial(stage.run, pack), strategy.discard)
+        for pack in (first, second)
+    )
+    slope = max(1.0, (high - low) / max(1, second.num_tokens - first.num_tokens))
+    gradients = sum(4 * p.numel() for p in strategy.trained.values())
+    return slope, max(0.0, low - slope * first.num_tokens - gradients)
+
+
+def _slower(footprint: Footprint, again: Mapping[int, int]) -> Callable[[int], float]:
+    """How many times as long a step takes at a budget, for what it must compute again: half of forward and backward
+    at most, since a forward pass is a third of a full step and half of one with frozen weights."""
+    return lambda budget: 1 + 0.5 * again[budget] / max(1, footprint.layers)
+
+
+def _too_long(longest: int, footprint: Footprint, room_bytes: float, free: int) -> OutOfMemory:
+    fits = footprint.longest(room_bytes, footprint.layers)
+    each = footprint.per_token(footprint.layers)
+    return OutOfMemory(
+        f"the longest row has {longest} tokens; about {fits} fit in the free memory "
+        f"({free / 2**30:.1f} GiB at {each / 2**10:.0f} KiB a token)",
+        remedy="set compute.gradient_checkpointing=true, or data.max_length with "
+        "data.too_long=drop, or a smaller model",
+    )
 
 
 def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[int]:
@@ -209,30 +336,30 @@ def _choose(
     layout: Callable[[int], Sequence[Weight]],
     *,
     wanted: int | None,
-    device: torch.device,
+    slower: Callable[[int], float],
 ) -> tuple[int, str]:
     if wanted is not None:
         return wanted, "as set"
-    if device.type == "cuda":
-        return budgets[0], "the largest that fits"
-    return cheapest(budgets, speeds, layout), "the fastest here, sharing counted"
+    chosen = cheapest(budgets, speeds, layout, slower=slower)
+    return chosen, "the fastest here, sharing counted"
 
 
-def _try_worst(stage: _Stage, budget: int, *, longest: int) -> tuple[int, float]:
-    """One forward and backward of the worst Pack, and its seconds; halves the budget while memory runs out.
+def _try_worst(stage: _Stage, budget: int, *, longest: int) -> tuple[int, int | None, float]:
+    """One forward and backward of the worst Pack, and its seconds; halves the budget while memory runs out. On a GPU
+    also its peak.
 
     Attention keeps as much for a token of a short row as for one of a long row, so one row is the longest.
     The head holds one chunk of logits at a time, so two chunks need what a thousand would.
     """
     vocab = stage.loss.head.vocab_size
-    chunks = 2 * max(1, CHUNK_BYTES // (4 * vocab))
+    chunks = 2 * stage.loss.chunk_positions
     while True:
         worst = max(budget, longest)
         rows = [longest, *_rows(worst - longest, min(_SHORT_ROW, longest))]
         pack = made_up_pack(rows, vocab_size=vocab, predictions=min(worst, chunks))
-        seconds = _try(stage, pack)
-        if seconds is not None:
-            return budget, seconds
+        tried = _try(stage, pack)
+        if tried is not None:
+            return budget, *tried
         smaller = max(longest, budget // 2)
         if budget <= longest:
             raise OutOfMemory(
@@ -246,11 +373,16 @@ def _try_worst(stage: _Stage, budget: int, *, longest: int) -> tuple[int, float]
         budget = smaller
 
 
-def _try(stage: _Stage, pack: Pack) -> float | None:
-    """Seconds of a Pack; None where memory ran out on any rank that the others do not wait for."""
-    strategy, fits, start = stage.strategy, True, time.perf_counter()
+def _try(stage: _Stage, pack: Pack) -> tuple[int | None, float] | None:
+    """Peak bytes (on a GPU) and seconds of a Pack; None where memory ran out on any rank that nobody waits for."""
+    strategy, device = stage.strategy, stage.loss.head.device
+    fits, peak, start = True, None, time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     try:
-        strategy.backward(pack, 1.0, last=True)
+        stage.run(pack)
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -260,5 +392,6 @@ def _try(stage: _Stage, pack: Pack) -> float | None:
         return None
     strategy.discard()
     gc.collect()
-    fits, seconds = not strategy.ranks.any(not fits), strategy.ranks.most(seconds)
-    return seconds if fits else None
+    if strategy.ranks.any(not fits):
+        return None
+    return peak, strategy.ranks.most(seconds)

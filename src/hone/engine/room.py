@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -57,3 +58,18 @@ def activation_bytes_per_token(loss: PackLoss, pack: Pack) -> float:
         term = loss(pack, 1.0)
     del term
     return sum(seen.values()) / pack.num_tokens
+
+
+def peak_bytes_of(
+    device: torch.device, run: Callable[[], object], discard: Callable[[], object]
+) -> int:
+    """Most bytes that `run`, a forward and backward, allocates on the GPU beyond what is there, gradients included;
+    `discard` forgets these."""
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    peak = torch.cuda.max_memory_allocated(device) - before
+    discard()
+    return peak

@@ -1,4 +1,8 @@
-"""A request to stop: the first signal asks, the second insists. It knows no checkpoint."""
+"""A request to stop: the first signal asks, the second insists. It knows no checkpoint.
+
+Ctrl-C is a person; SIGTERM, SIGHUP (the terminal went) and SIGUSR1 (a cluster's warning before it takes the machine
+back) are the machine's ways to say that time is short.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,14 @@ from hone.engine.ranks import Ranks
 from hone.errors import Interrupted, Stopped, Terminated
 
 ShouldStop = Callable[[], Stopped | None]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
+_UNLESS_TAKEN = (signal.SIGHUP, signal.SIGUSR1)  # nohup ignores the one; others may use the other
 
 
 class StopRequest:
-    """Listens for Ctrl-C and SIGTERM while it is open, and answers `None` or the exception to raise.
+    """Listens for Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 while it is open, and answers `None` or the exception to raise.
+
+    SIGHUP and SIGUSR1 only where nobody ignores or handles them already.
 
     Inside `at_step_boundaries()` the first signal only takes note: the step is finished and saved, then
     the loop raises the answer. Elsewhere, and for any second signal, work ends at once: KeyboardInterrupt
@@ -38,7 +45,8 @@ class StopRequest:
         )
 
     def __enter__(self) -> StopRequest:
-        for number in _SIGNALS:
+        free = [n for n in _UNLESS_TAKEN if signal.getsignal(n) == signal.SIG_DFL]
+        for number in (*_ALWAYS, *free):
             self._before[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -83,25 +91,17 @@ def agreed(asked: Stopped | None, ranks: Ranks) -> Stopped | None:
     """What any rank was asked, on every rank: all stop after the same step, or none does."""
     if ranks.is_alone:
         return asked
-    mine = _number_of(asked)
+    mine = 0 if asked is None else int(signal.Signals[asked.signal_name])
     number = int(ranks.most(mine))
     if number in (0, mine):
         return asked
     return _stopped(signal.Signals(number), saved="saved", remedy="the same command resumes")
 
 
-def _number_of(asked: Stopped | None) -> int:
-    if asked is None:
-        return 0
-    return int(signal.SIGTERM if isinstance(asked, Terminated) else signal.SIGINT)
-
-
-def signal_name(stopped: Stopped) -> str:
-    """The signal behind a stop, as the `stopped` event names it."""
-    return "SIGTERM" if isinstance(stopped, Terminated) else "SIGINT"
-
-
 def _stopped(number: signal.Signals, *, saved: str, remedy: str) -> Stopped:
-    if number == signal.SIGTERM:
-        return Terminated(f"terminated; {saved}", remedy=remedy)
-    return Interrupted(f"interrupted; {saved}", remedy=remedy)
+    if number == signal.SIGINT:
+        return Interrupted(f"interrupted; {saved}", remedy=remedy)
+    by = "" if number == signal.SIGTERM else f" by {number.name}"
+    stopped = Terminated(f"terminated{by}; {saved}", remedy=remedy)
+    stopped.signal_name = number.name
+    return stopped

@@ -6,13 +6,16 @@ the same protocol.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from hone.engine.cost import Speeds
+from hone.engine.deal import deal
 from hone.engine.module import LossModule
 from hone.engine.moments import Place
 from hone.engine.optimizer import (
@@ -33,7 +36,7 @@ from hone.engine.state import (
     write_random_state,
     write_state,
 )
-from hone.pack import Pack
+from hone.pack import Pack, Step
 
 
 class Strategy(Protocol):
@@ -224,6 +227,21 @@ class Replicated:
     @property
     def _weights(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.trained.items()}
+
+
+def own_packs(
+    module: LossModule, strategy: Strategy, speeds: Speeds
+) -> Callable[[Step], object] | None:
+    """What a module is told of a step that was laid out ahead: this rank's own Packs. None where it asks for nothing."""
+    prepare: Callable[[Step], object] | None = getattr(module, "prepare", None)
+    if prepare is None or strategy.ranks.is_alone:
+        return prepare
+
+    def ready(step: Step) -> None:
+        mine = deal(step.packs, strategy.ranks.world, speeds)[strategy.ranks.rank]
+        prepare(replace(step, packs=mine))
+
+    return ready
 
 
 def same_number(hands: Sequence[Sequence[Pack]], rank: int, empty: Pack) -> list[Pack]:

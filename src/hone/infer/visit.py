@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Generator
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ _Kept = tuple[nn.Module, bool, dict[str, Any], dict[str, tuple[Tensor, Tensor]]]
 
 @contextlib.contextmanager
 def visit(model: PreTrainedModel) -> Generator[None]:
-    """For as long as it lasts the model is in evaluation mode, with an attention of the family's own.
+    """For as long as it lasts the model is in evaluation mode, with an attention of the family's own, nothing compiled.
 
     Afterwards everything that a forward pass may change is as before, bit for bit: modes, buffers and plain
     attributes of modules (dynamic rotary scaling remembers the longest row that it saw), the generation settings
@@ -32,7 +33,8 @@ def visit(model: PreTrainedModel) -> Generator[None]:
         if attention.startswith(_OURS):
             _set_attention(model, stock_attention(model))
         model.eval()
-        yield
+        with _uncompiled():
+            yield
     finally:
         if attention.startswith(_OURS):
             _set_attention(model, attention)
@@ -42,6 +44,14 @@ def visit(model: PreTrainedModel) -> Generator[None]:
         torch.set_rng_state(random)
         if devices:
             torch.cuda.set_rng_state_all(devices)
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Compiled layers run as they are written: one prompt after the other would compile them anew."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: Any = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def stock_attention(model: PreTrainedModel) -> str:

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import peft
 import torch
@@ -19,7 +19,6 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hone.config.sections import LoraSection
 from hone.errors import ConfigError, nearest
 from hone.models.fused_lora import FusedLinear
 from hone.models.parts import (
@@ -35,6 +34,9 @@ from hone.models.parts import (
     named,
 )
 from hone.models.quantization import is_quantized
+
+if TYPE_CHECKING:
+    from hone.config.sections import LoraSection
 
 ADAPTER = "default"
 _TAKES_FROM_BASE = (

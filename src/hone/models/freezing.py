@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 from transformers import PreTrainedModel
 
-from hone.config.sections import FreezeSection
 from hone.errors import ConfigError
 from hone.models.parts import ALL, decoder_layers, embeddings_of, is_tied, matching, modules, named
+
+if TYPE_CHECKING:
+    from hone.config.sections import FreezeSection
 
 
 def freeze(model: PreTrainedModel, section: FreezeSection) -> list[str]:

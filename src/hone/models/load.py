@@ -10,15 +10,14 @@ import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from hone.config.sections import QuantizationSection
 from hone.errors import ModelError
-from hone.models import attention, facts
+from hone.models import attention, facts, gpu_attention
 from hone.models.quantization import (
     is_quantized,
     loading_config,
@@ -26,6 +25,9 @@ from hone.models.quantization import (
     stored_quantization,
 )
 from hone.models.source import check_weights, read_config
+
+if TYPE_CHECKING:
+    from hone.config.sections import QuantizationSection
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,12 @@ def load_model(
     dtype: torch.dtype,
     attn_implementation: str | None = None,
     quantization: QuantizationSection | None = None,
+    device: torch.device | None = None,
 ) -> Loaded:
     """Load a causal language model from safetensors, its linear layers quantised where `quantization` says how.
 
-    They are rounded from the numbers in `dtype`; a folder that is quantised already stays as it is.
+    They are rounded from the numbers in `dtype`; a folder that is quantised already stays as it is. Weights are
+    read straight onto `device` (None: the CPU).
 
     Raises ModelError where weights are missing, pickled, damaged or of other shapes than the config
     says: nothing is ever left at its random initial value in silence.
@@ -109,14 +113,16 @@ def load_model(
     if raw.get("output_router_logits"):
         notices.append("the router's auxiliary loss is off: it does not add up over rows")
     attention.register()
+    gpu_attention.register()
     stored = stored_quantization(raw)
     if stored is not None or quantization is not None:
         require_bitsandbytes()
     options: dict[str, Any] = {}
     if stored is None and quantization is not None:
         options["quantization_config"] = loading_config(quantization)
-    if stored is not None or quantization is not None:
-        options["device_map"] = {"": "cpu"}
+    on_gpu = device is not None and device.type == "cuda"
+    if stored is not None or quantization is not None or on_gpu:
+        options["device_map"] = {"": device if on_gpu else "cpu"}
     with quiet():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, cast
 
-from hone.config.sections import QuantizationSection
 from hone.errors import ConfigError, EnvironmentFault, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import BitsAndBytesConfig, PreTrainedModel
+
+    from hone.config.sections import QuantizationSection
 
 
 def require_bitsandbytes() -> None:
@@ -40,6 +41,8 @@ def stored_quantization(config: dict[str, Any]) -> QuantizationSection | None:
             f"the model is quantised by {method}, which is not read here",
             remedy="use the model's unquantised form; tuning.method=qlora quantises it as it loads",
         )
+    from hone.config.sections import QuantizationSection
+
     if about.get("load_in_8bit"):
         return QuantizationSection(bits=8)
     quant_type = "fp4" if about.get("bnb_4bit_quant_type") == "fp4" else "nf4"

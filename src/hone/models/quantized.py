@@ -11,14 +11,15 @@ Legend: n positions, i inputs, o outputs.
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import modules as bnb
 from torch import Tensor, nn
 
-from hone.config.sections import QuantizationSection
+if TYPE_CHECKING:
+    from hone.config.sections import QuantizationSection
 
 
 class Linear4bit(bnb.Linear4bit):

@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from hone.config.sections import ModelSection
 from hone.errors import ModelError
+
+if TYPE_CHECKING:
+    from hone.config.sections import ModelSection
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "*.txt"]

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hone.config.sections import Config
 from hone.errors import ConfigError
 from hone.models.adapters import ADAPTER, attach_lora, beginning_of, whole_modules
 from hone.models.freezing import freeze
@@ -23,6 +22,9 @@ from hone.models.new_tokens import NewRow, begin, grow, row_count, settle_rows, 
 from hone.models.parts import embeddings_of, head_of, is_tied, modules
 from hone.models.quantization import is_quantized
 from hone.models.saved_adapter import continue_adapter, read_adapter, rows_wanted
+
+if TYPE_CHECKING:
+    from hone.config.sections import Config
 
 
 class Token(Protocol):

@@ -15,13 +15,14 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hone.config.sections import Config, FreezeSection, QuantizationSection
+from hone.engine.device import same_bits_cannot_be_had
 from hone.engine.loss import PackLoss
 from hone.engine.noise import PrefixDropout, disturb_embeddings
 from hone.engine.objective import Objective
-from hone.engine.precision import Precision, seconds_by_precision
+from hone.engine.precision import DTYPES, Precision, seconds_by_precision
 from hone.engine.probe import probe
 from hone.errors import ConfigError
-from hone.models import attention, facts
+from hone.models import attention, facts, gpu_attention
 from hone.models.adapters import set_dropout
 from hone.models.fused_norm import fuse_norms
 from hone.models.head import Head
@@ -37,7 +38,6 @@ from hone.models.source import read_config
 from hone.models.tuning import Start, Tuned, narrow, trains_base, tune
 from hone.runs.events import Say
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _TRIAL_LAYERS = 2
 _TRIAL_VOCABULARY = 8192
 
@@ -62,10 +62,20 @@ def resolve_threads(setting: int | str, *, sharers: int = 1) -> int:
     return min(allowed, int(said)) if said.isdigit() and int(said) > 0 else allowed
 
 
-def resolve_precision(folder: Path, config: Config, *, say: Say) -> Precision:
-    """As set; for `auto` the faster one here, tried on two layers of the model with made-up weights."""
+def resolve_precision(
+    folder: Path, config: Config, *, say: Say, device: torch.device | None = None
+) -> Precision:
+    """As set; for `auto` the faster one here, tried on two layers of the model with made-up weights.
+
+    A GPU that has bf16 units is not tried: there it is many times as fast.
+    """
     if config.train.precision != "auto":
         return config.train.precision
+    if device is not None and device.type == "cuda":
+        chosen = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        message = f"train.precision: {chosen}, since this GPU {'has' if chosen == 'bf16' else 'lacks'} bf16 units"
+        say("notice", code="precision", message=message)
+        return chosen
 
     def make(precision: Precision) -> PackLoss:
         shape = load_config(folder)
@@ -145,11 +155,7 @@ def _wrap(
     if config.train.neftune_alpha:
         disturb_embeddings(model.get_input_embeddings(), config.train.neftune_alpha)
     if shared:
-        model.set_attn_implementation(attention.NAME)
-    if config.compute.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-        if tuned.adapted is not None:
-            model.enable_input_require_grads()
+        model.set_attn_implementation(gpu_attention.name_for(model.device))
     model.train()
     autocast = torch.bfloat16 if precision == "bf16" else None
     train = config.train
@@ -165,6 +171,7 @@ def build(
     precision: Precision,
     longest: int,
     say: Say,
+    device: torch.device | None = None,
     start: Start | None = None,
 ) -> Built:
     """Load, adapt, and find out by rule and by probe whether rows of a step may share their beginnings.
@@ -177,12 +184,10 @@ def build(
     if config.tuning.method == "freeze" and stored_dtype(folder) != held:
         held = torch.float32  # the whole model is saved: what stays must stay as it was
     dtype = _loaded_in(folder, config, held, start)
-    loaded = load_model(folder, dtype=dtype, quantization=quantization)
+    loaded = load_model(folder, dtype=dtype, quantization=quantization, device=device)
     for message in loaded.notices:
         say("notice", code="model", message=message)
     model = loaded.model
-    if torch.cuda.is_available():
-        say("notice", code="gpu-unused", message="a GPU is here; this version trains on the CPU")
     own = str(getattr(model.config, "_attn_implementation", None) or "eager")
     reason = facts.why_rows_run_alone(read_config(folder), longest=longest)
     if reason is None and not takes_packs(model):
@@ -196,6 +201,10 @@ def build(
         say("notice", code="tuning", message=message)
     if reason is None:
         reason = _probe(built, own, precision)
+        if reason is not None and same_bits_cannot_be_had(reason):
+            message = f"kernels without fixed bits are used, since {reason}: a resumed run may differ in its last bits"
+            say("notice", code="deterministic", message=message)
+            reason = _probe(built, own, precision)
         if reason is not None:
             model.set_attn_implementation(own)
             built = _apart(built)
@@ -245,11 +254,15 @@ def _originals(folder: Path, config: Config, dtype: torch.dtype) -> dict[str, to
 
 def _probe(built: Built, own: str, precision: Precision) -> str | None:
     """None where shared rows equal rows alone on these weights, else what was seen."""
-    alone = "eager" if own == attention.NAME or _refuses_sdpa(built.model) else own
+    ours = gpu_attention.name_for(built.model.device)
+    alone = "eager" if own in (attention.NAME, ours) or _refuses_sdpa(built.model) else own
     try:
-        probed = probe(built.loss, attention=attention.NAME, alone=alone, dtype=DTYPES[precision])
-    except RuntimeError as error:
-        return f"the probe failed: {str(error).splitlines()[0]}"
+        probed = probe(built.loss, attention=ours, alone=alone, dtype=DTYPES[precision])
+    except Exception as error:
+        if not isinstance(error, RuntimeError) and built.model.device.type == "cpu":
+            raise
+        # A kernel's compiler may raise anything; rows alone need no kernel of ours.
+        return f"the probe failed: {str(error).strip().splitlines()[0]}"
     if probed.passed:
         return None
     return (

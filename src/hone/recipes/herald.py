@@ -16,9 +16,13 @@ class Herald:
         self._listeners = listeners
         self._early: list[tuple[str, dict[str, Any]]] = []
         self._log: EventLog | None = None
+        self.phase = ""
+        """The phase that began last."""
 
     def say(self, event: str, /, **fields: object) -> None:
         """Say one event."""
+        if event == "phase":
+            self.phase = str(fields["name"])
         if self._log is not None:
             self._log.say(event, **fields)
             return
@@ -42,4 +46,6 @@ class Silent(Herald):
         super().__init__(())
 
     def say(self, event: str, /, **fields: object) -> None:
-        """Nothing."""
+        """Nothing; what the rank is doing is kept."""
+        if event == "phase":
+            self.phase = str(fields["name"])

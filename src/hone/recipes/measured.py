@@ -10,11 +10,12 @@ from hone.data.dataset import Figures
 from hone.engine.cost import Weight
 from hone.engine.loss import PackLoss
 from hone.engine.rehearsal import rehearse
+from hone.models.recompute import recompute
 from hone.recipes.together import Together
 from hone.runs.events import Say
 
 SAMPLED_STEPS: Final = 3  # steps whose layout is tried when choosing a budget
-_KEPT: Final = ("budgets", "speeds", "pack_seconds")
+_KEPT: Final = ("budgets", "speeds", "pack_seconds", "recomputed")
 
 
 def measure(
@@ -26,18 +27,20 @@ def measure(
     together: Together,
     layout: Callable[[int], Sequence[Weight]],
     figures: Callable[[], Figures],
+    layers: int | None,
     steps: int,
     say: Say,
 ) -> dict[str, Any]:
     """As kept in `identity`, or by a rehearsal now. All ranks call this and come to one answer.
 
     `lower` is (from_step, micro_batch_tokens) of a start anew after memory ran out; `layout(budget)` the Packs of
-    a few of the data's own steps. Raises OutOfMemory where not even the longest row fits.
+    a few of the data's own steps; `layers` how many are computed again (None: as memory asks). Raises OutOfMemory where not even the longest row fits.
     """
     kept = {key: identity.get(key) for key in _KEPT}
     if kept["budgets"] is None:
         most = None if lower is None else lower[1]
-        return _rehearse(config, loss, together, layout, figures(), steps, most, say)
+        return _rehearse(config, loss, together, layout, figures(), layers, steps, most, say)
+    recompute(loss.model, layers if layers is not None else kept["recomputed"] or 0)
     if lower is not None:
         kept["budgets"] = [*kept["budgets"], lower]
         say("halved", step=lower[0], micro_batch_tokens=lower[1])
@@ -50,6 +53,7 @@ def _rehearse(
     together: Together,
     layout: Callable[[int], Sequence[Weight]],
     figures: Figures,
+    layers: int | None,
     steps: int,
     most: int | None,
     say: Say,
@@ -72,16 +76,12 @@ def _rehearse(
         state_bytes=together.to_allocate(config.train.optimizer),
         layout=layout,
         strategy=together.strategy,
-        bytes_per_token=together.bytes_per_token,
+        layers=layers,
+        measured=together.measured,
     )
     say(
         "rehearsed",
-        micro_batch_tokens=found.micro_batch_tokens,
-        reason=found.reason,
-        bytes_per_token=found.bytes_per_token,
-        available_bytes=found.available_bytes,
-        seconds_per_token=found.speeds.token,
-        seconds_per_pair=found.speeds.pair,
+        **found.told(),
         trained_parameters=together.trained_parameters,
         steps=steps,
     )
@@ -89,4 +89,5 @@ def _rehearse(
         "budgets": [(1, found.micro_batch_tokens)],
         "speeds": found.speeds.to_json(),
         "pack_seconds": found.worst_seconds,
+        "recomputed": found.recomputed,
     }

@@ -12,7 +12,7 @@ from hone.engine.loss import PackLoss
 from hone.engine.moments import ELEMENTWISE, OptimizerName
 from hone.engine.optimizer import places_of, trained_parameters, update_bytes
 from hone.engine.ranks import Ranks
-from hone.engine.rehearsal import measure_bytes_per_token
+from hone.engine.rehearsal import Measured, measure_footprint
 from hone.engine.room import available_bytes
 from hone.engine.strategy import Replicated, Strategy
 from hone.errors import ConfigError
@@ -88,8 +88,8 @@ class Together:
     strategy: Strategy
     trained_parameters: int
     """Numbers that the optimizers of all ranks move."""
-    bytes_per_token: float | None
-    """What a forward keeps for its backward, measured before weights were cut; None where the rehearsal can."""
+    measured: Measured | None
+    """What a token keeps, measured before weights were cut; None where the rehearsal can."""
 
     def to_allocate(self, optimizer: OptimizerName) -> int:
         """Bytes of gradients and moments that this rank has still to allocate."""
@@ -98,20 +98,12 @@ class Together:
         return update_bytes(optimizer, self.strategy.trained, self.strategy.places)
 
 
-def lay_over(
-    config: Config,
-    loss: PackLoss,
-    ranks: Ranks,
-    *,
-    held: Sequence[Any] | None,
-    precision: str,
-    longest: int | None,
-    say: Say,
-) -> Together:
-    """Lay a model over the ranks, as set, as before, or by its size; it is changed in place where it is cut.
+def choose_strategy(
+    config: Config, loss: PackLoss, ranks: Ranks, *, held: Sequence[Any] | None, say: Say
+) -> StrategyName:
+    """As set, as before, or by the model's size; the same on every rank. `held` is [ranks, strategy] of the run so far.
 
-    `held` is [ranks, strategy] of the run so far; `longest`, where a rehearsal will follow, the tokens of the
-    longest row. Raises ConfigError where a DeepSpeed file contradicts the configuration.
+    Raises ConfigError for settings that need whole weights, where no rank will have them.
     """
     name = asked_strategy(config.compute, ranks.world)
     if name is None and held and held[0] == ranks.world and held[1] in ("ddp", "fsdp"):
@@ -120,16 +112,35 @@ def lay_over(
         fitting, sizes = fitting_strategy(loss, ranks, config.train.optimizer)
         name = "fsdp" if ranks.any(fitting == "fsdp") else fitting
         say("notice", code="strategy", message=f"compute.strategy: {name} ({sizes})")
-        refuse_in_parts(config, name)
+    refuse_in_parts(config, name)
+    return name
+
+
+def lay_over(
+    name: StrategyName,
+    config: Config,
+    loss: PackLoss,
+    ranks: Ranks,
+    *,
+    precision: str,
+    longest: int | None,
+    layers: int | None,
+    say: Say,
+) -> Together:
+    """Lay a model over the ranks; it is changed in place where it is cut.
+
+    `longest`, where a rehearsal will follow, are the tokens of the longest row, and `layers` those to recompute.
+    Raises ConfigError where a DeepSpeed file contradicts the configuration.
+    """
     trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
-    per_token = None
-    if is_sharded(name) and longest is not None:
-        per_token = measure_bytes_per_token(loss, longest)
+    measured = None
+    if is_sharded(name) and longest is not None and ranks.device.type == "cpu":
+        free = float(available_bytes(ranks.device, sharers=ranks.local_world))
+        measured = measure_footprint(loss, longest, room_bytes=free, layers=layers)
     zero: dict[str, Any] = {}
     if config.compute.deepspeed:
         zero = _zero_settings(config, loss, ranks, precision=precision, say=say)
-    strategy = _make(name, loss, ranks, zero)
-    return Together(name, strategy, trained, per_token)
+    return Together(name, _make(name, loss, ranks, zero), trained, measured)
 
 
 def is_zero(name: StrategyName) -> bool:

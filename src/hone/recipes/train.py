@@ -24,10 +24,10 @@ from hone.data.steps import StepSource
 from hone.engine.callbacks import Callback, check_callbacks
 from hone.engine.cost import Speeds
 from hone.engine.deal import longest_hands
-from hone.engine.loop import Outcome, plan_optimizer
+from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
-from hone.engine.optimizer import require_package
+from hone.engine.optimizer import plan_optimizer, require_package
 from hone.engine.plan import Plan
 from hone.engine.ranks import Ranks
 from hone.engine.stop import StopRequest
@@ -56,13 +56,17 @@ from hone.recipes.identity import (
     versions,
 )
 from hone.recipes.measured import SAMPLED_STEPS, measure
+from hone.recipes.memory_fault import memory_faults
 from hone.recipes.opening import opened, read_together, refuse_endless_warmup, refuse_live
 from hone.recipes.rows import source_weights
 from hone.recipes.samples import Sampler
 from hone.recipes.source import Source
+from hone.recipes.speed import layers_to_recompute, quicken, take_device, why_not_compile
 from hone.recipes.together import (
+    StrategyName,
     Together,
     asked_strategy,
+    choose_strategy,
     is_sharded,
     is_zero,
     lay_over,
@@ -103,7 +107,7 @@ def train(
     config = resolved.config
     check_callbacks(callbacks)
     check_installed(config.output.trackers)
-    began = time.time()
+    began = time.monotonic()
     require_package(config.train.optimizer)
     keep_freed_memory()
     ranks = ranks or Ranks()
@@ -123,7 +127,8 @@ def train(
     ):
         try:
             run = _Run(folder, config, source, herald, stop, list(command), callbacks, ranks)
-            return run.go(began, accept_changes=accept_changes, lower=lower)
+            with memory_faults(lambda: herald.phase):
+                return run.go(began, accept_changes=accept_changes, lower=lower)
         except HoneError as error:
             if not isinstance(error, Stopped):
                 herald.say("failed", error=error.what, exit_code=error.exit_code)
@@ -179,9 +184,12 @@ class _Run:
     def _train(self, began: float, *, measure_anew: bool, lower: tuple[int, int] | None) -> Trained:
         identity = self._identity()
         torch.set_num_threads(int(identity["threads"]))
+        device = take_device(self.config.compute, identity.get("device"), say=self.say)
+        if self.ranks.is_first:
+            self.folder.update_identity(device=device.type)
         precision = identity.get("precision")
         if precision is None or measure_anew:
-            precision = self._first_rank_says(self._precision)
+            precision = self._first_rank_says(lambda: self._precision(device))
         self.say("phase", name="loading")
         self.ranks.work("loading the model")
         longest = int(self._first_rank_says(self._figures_json)["longest"])
@@ -191,14 +199,19 @@ class _Run:
             precision=precision,
             longest=longest,
             say=self.say,
+            device=device,
             start=Start(
                 self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
             ),
         )
         same_beginning(built, identity, self.config, self.folder, self.ranks)
         same_sharing(built, self.ranks)
+        name = choose_strategy(
+            self.config, built.loss, self.ranks, held=identity["held"], say=self.say
+        )
+        self._quicken(built, name, identity, precision)
         measures = Measures.of(built.loss)
-        together = self._together(built, identity, precision, longest)
+        together = self._together(built, name, identity, precision, longest)
         plan = self._plan(built, together, identity, lower)
         compute = self.config.compute
         would_share = compute.share_prefixes and compute.pack and built.alone_because is None
@@ -220,10 +233,33 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         return self._first_rank_says(lambda: self.folder.read_identity() or {})
 
-    def _precision(self) -> str:
-        precision = resolve_precision(self.source.base, self.config, say=self.say)
+    def _precision(self, device: torch.device) -> str:
+        precision = resolve_precision(self.source.base, self.config, say=self.say, device=device)
         self.folder.update_identity(precision=precision, product_flops_per_second=None)
         return precision
+
+    def _quicken(
+        self, built: Built, name: StrategyName, identity: Mapping[str, Any], precision: str
+    ) -> None:
+        """Put on what makes steps fast, as the first rank decides and the run keeps it."""
+        in_parts = is_sharded(name)
+
+        def why_not() -> str | None:
+            if in_parts:
+                return f"under {name} ranks hold parts of the weights"
+            return why_not_compile(built, self.config, self._figures(), identity)
+
+        why = self._first_rank_says(why_not)
+        if self.ranks.is_first:
+            self.folder.update_identity(not_compiled=why)
+        quicken(
+            built,
+            self.config,
+            precision=precision,
+            why_not_compiled=why,
+            in_parts=in_parts,
+            say=self.say,
+        )
 
     def _figures_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self._figures())
@@ -240,17 +276,23 @@ class _Run:
         )
 
     def _together(
-        self, built: Built, identity: Mapping[str, Any], precision: str, longest: int
+        self,
+        built: Built,
+        name: StrategyName,
+        identity: Mapping[str, Any],
+        precision: str,
+        longest: int,
     ) -> Together:
         """Lay the model over the ranks; how, is kept with the run and said."""
         held: list[Any] | None = identity["held"]
         together = lay_over(
+            name,
             self.config,
             built.loss,
             self.ranks,
-            held=held,
             precision=precision,
             longest=longest if identity.get("budgets") is None else None,
+            layers=layers_to_recompute(built, self.config.compute),
             say=self.say,
         )
         now = [self.ranks.world, together.name]
@@ -364,6 +406,7 @@ class _Run:
                 self.training, range(min(steps, SAMPLED_STEPS)), budget, self.ranks.world
             ),
             figures=lambda: Figures(**self._first_rank_says(self._figures_json)),
+            layers=layers_to_recompute(built, self.config.compute),
             steps=steps,
             say=self.say,
         )
@@ -443,7 +486,7 @@ class _Run:
         weights = strategy.gather(artifact_tensors(built.model, built.tuned))
         if self.ranks.is_first:
             result.write(self.folder, self.config, self.source, built, weights, outcome, self.say)
-        seconds = time.time() - began
+        seconds = time.monotonic() - began
         done = {
             "steps": outcome.steps,
             "loss": outcome.loss,

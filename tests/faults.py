@@ -1,0 +1,21 @@
+"""Faults that Hone is built to survive. A test that brings one about says so: `@pytest.mark.fault(number)`."""
+
+from __future__ import annotations
+
+FAULTS = {
+    1: "the process is killed at any operation of a checkpoint's writing",
+    2: "the power goes: what was not synced is lost",
+    3: "the disk is full, over quota, read-only or failing",
+    4: "a checkpoint is damaged, cut, incomplete, renamed or of another format",
+    5: "links and path tricks in a checkpoint",
+    6: "a loss or a gradient that is not a number",
+    7: "a loss that jumps",
+    8: "signals: SIGTERM, SIGINT, SIGHUP, SIGUSR1, and a second one",
+    9: "memory runs out: in a step, an evaluation, while loading or saving",
+    12: "a preparing process dies or stands still",
+    13: "the machine kills a run: it is not shown as running",
+    14: "two trainers of one run: the second is refused, a dead one's lock is free",
+    15: "the clock jumps",
+    32: "state of another version, optimizer or decomposition",
+    33: "settings or rows changed between a run and its resume",
+}
