@@ -1,99 +1,28 @@
-"""Several ranks compute what one process computes, whatever happens to one of them on the way."""
+"""Several ranks compute what one process computes, whatever happens to one of them on the way.
+
+A thin cut through the matrix of `tests/prove/test_ranks.py`.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.conftest import ROOT
-from tests.engine.ranked import Case, model_of, source_of
-from tests.tiny import Row, gradients, loss_row_by_row, worst_gradient_error
+from tests.engine.served import (
+    STRATEGIES,
+    Server,
+    check_adamw,
+    check_killed,
+    check_other_ranks,
+    check_out_of_memory,
+    check_out_of_memory_in_parts,
+    check_sgd,
+)
 
 pytestmark = pytest.mark.timeout(300)
-
-HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
-ZERO = ["zero1", "zero2", "zero3"]
-STRATEGIES = ["ddp", "fsdp", *ZERO]
-
-
-class Server:
-    """Runs cases, one at a time."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.ranked"],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{ROOT / 'src'}",
-                "PYTHONWARNINGS": "ignore",
-                "OMP_NUM_THREADS": "1",
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, folder: Path, **settings: Any) -> Ran:
-        if settings.get("strategy") in ZERO and not HAS_DEEPSPEED:
-            pytest.skip("the package deepspeed is not installed")
-        case = Case(folder=str(folder), **settings)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(case)) + "\n")
-        self._process.stdin.flush()
-        codes = {int(k): v for k, v in json.loads(self._process.stdout.readline()).items()}
-        return Ran(case, codes)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-class Ran:
-    """How a case ended, and what its ranks saw."""
-
-    def __init__(self, case: Case, codes: dict[int, int]) -> None:
-        self.case, self.codes = case, codes
-        self.folder = Path(case.folder)
-
-    def seen(self, rank: int = 0) -> dict[str, Any]:
-        trace = self.folder / f"trace-{rank}.txt"
-        assert not trace.exists(), trace.read_text()
-        return json.loads((self.folder / f"seen-{rank}.json").read_text())
-
-    def tensors(self, rank: int = 0) -> dict[str, torch.Tensor]:
-        self.seen(rank)
-        return load_file(self.folder / f"weights-{rank}.safetensors")
-
-    def end(self, rank: int = 0) -> dict[str, torch.Tensor]:
-        return part(self.tensors(rank), "end/")
-
-    def losses(self) -> dict[int, float]:
-        return {f["step"]: f["loss"] for name, f in self.seen()["events"] if name == "step"}
-
-    def said(self, name: str) -> list[dict[str, Any]]:
-        return [fields for event, fields in self.seen()["events"] if event == name]
-
-    @property
-    def is_fine(self) -> bool:
-        return set(self.codes.values()) == {0}
-
-
-def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @pytest.fixture(scope="module")
@@ -103,171 +32,42 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-@cache
-def plain_sgd(steps: int) -> dict[str, torch.Tensor]:
-    """The same steps with the model's own forward, row by row, in this process and with torch alone."""
-    case = Case(folder="", steps=steps)
-    loss, source = model_of(case), source_of(case)
-    loss.model.set_attn_implementation("eager")
-    trained = {n: p for n, p in loss.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(list(trained.values()), lr=0.1)
-    for index in range(case.steps):
-        first = index % source.steps_per_epoch * source.batch
-        rows = [Row(*source.rows[i]) for i in range(first, min(first + source.batch, case.rows))]
-        optimizer.zero_grad()
-        loss_row_by_row(loss.model, rows).backward()
-        optimizer.step()
-    return {name: p.detach() for name, p in trained.items()}
-
-
-def relative_error(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> float:
-    assert got.keys() == want.keys()
-    apart = sum(float(((got[k].double() - want[k].double()) ** 2).sum()) for k in want)
-    return (apart / sum(float((want[k].double() ** 2).sum()) for k in want)) ** 0.5
-
-
-def both(fast: list[Any], slow: list[Any]) -> list[Any]:
-    """Parameters of which some are left to `make prove`."""
-    return [*fast, *(pytest.param(*one, marks=pytest.mark.slow) for one in slow)]
-
-
-WORLDS = [(strategy, world) for strategy in STRATEGIES for world in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize(
-    ("strategy", "world"), both([(s, 2) for s in STRATEGIES], [w for w in WORLDS if w[1] != 2])
-)
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_20_sgd_steps_end_in_the_plain_run_s_weights(
-    server: Server, tmp_path: Path, strategy: str, world: int, share: bool
+    server: Server, tmp_path: Path, strategy: str
 ) -> None:
-    ran = server.run(
-        tmp_path / "run", strategy=strategy, world=world, steps=20, optimizer="sgd", share=share
-    )
-    assert ran.is_fine, ran.seen(world - 1)
-    assert relative_error(ran.end(), plain_sgd(20)) < 1e-5
-    for rank in range(1, world):
-        assert all(torch.equal(ran.end(rank)[k], v) for k, v in ran.end().items())
+    check_sgd(server, tmp_path / "run", strategy, 2, share=strategy != "ddp")
 
 
-@pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("world", both([2], [(1,), (3,)]))
-def test_out_of_memory_on_one_rank_changes_nothing(
-    server: Server, tmp_path: Path, world: int, share: bool
+def test_out_of_memory_on_one_rank_changes_nothing(server: Server, tmp_path: Path) -> None:
+    check_out_of_memory(server, tmp_path / "run", 2, share=True)
+
+
+def test_out_of_memory_where_all_wait_means_a_new_start_with_less(
+    server: Server, tmp_path: Path
 ) -> None:
-    ran = server.run(
-        tmp_path / "run", world=world, steps=20, optimizer="sgd", share=share, oom=[world - 1, 5]
-    )
-    assert ran.is_fine, ran.seen(world - 1)
-    (halved,) = ran.said("halved")
-    assert halved["step"] == 5
-    assert halved["micro_batch_tokens"] < ran.case.budget
-    kept = json.loads((ran.folder / "run.json").read_text())["budgets"]
-    assert kept == [[1, ran.case.budget], [5, halved["micro_batch_tokens"]]]
-    assert relative_error(ran.end(), plain_sgd(20)) < 1e-5
-
-
-def check_gradients(ran: Ran) -> None:
-    """Each step's gradient and loss, against one process from the very weights of that step."""
-    loss, source = model_of(ran.case), source_of(ran.case)
-    trained = {n: p for n, p in loss.named_parameters() if p.requires_grad}
-    tensors, losses = ran.tensors(), ran.losses()
-    for index in range(ran.case.steps):
-        for name, weight in part(tensors, f"{index}/weight/").items():
-            trained[name].data.copy_(weight)
-        loss.zero_grad()
-        loss.begin_step(index, 5)
-        step = source.step(index, 10**6)
-        total = sum(loss(pack, 1 / step.weight) for pack in step.packs)
-        assert isinstance(total, torch.Tensor)
-        total.backward()
-        got, want = part(tensors, f"{index}/gradient/"), gradients(loss)
-        assert worst_gradient_error(got, want) < 1e-5, index
-        assert losses[index + 1] == pytest.approx(total.item(), rel=1e-5)
+    check_out_of_memory_in_parts(server, tmp_path / "run", "fsdp", 2, share=True)
 
 
 @pytest.mark.parametrize(
-    ("strategy", "world", "method", "share"),
-    both(
-        [(s, 2, "lora", True) for s in STRATEGIES],
-        [
-            (s, world, method, share)
-            for s, world in WORLDS
-            for method in ("full", "lora")
-            for share in (True, False)
-            if (world, method, share) != (2, "lora", True)
-        ],
-    ),
+    ("strategy", "method"),
+    [("ddp", "lora"), ("fsdp", "full"), ("zero2", "full"), ("zero3", "lora")],
 )
 def test_under_adamw_each_gradient_and_loss_agree(
-    server: Server, tmp_path: Path, strategy: str, world: int, method: str, share: bool
+    server: Server, tmp_path: Path, strategy: str, method: str
 ) -> None:
-    ran = server.run(
-        tmp_path / "run",
-        strategy=strategy,
-        world=world,
-        method=method,
-        share=share,
-        steps=20 if world != 2 else 5,
-        dropout=0.1 if method == "lora" else 0.0,
-    )
-    assert ran.is_fine, ran.seen(world - 1)
-    check_gradients(ran)
+    check_adamw(server, tmp_path / "run", strategy, 2, method, share=True, steps=4)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "who"), both([(s, -1) for s in STRATEGIES], [(s, 1) for s in STRATEGIES])
-)
+@pytest.mark.parametrize(("strategy", "who"), [("ddp", 1), ("fsdp", -1), ("zero2", -1)])
 def test_killed_and_resumed_ends_with_the_same_bits(
     server: Server, tmp_path: Path, strategy: str, who: int
 ) -> None:
-    """All ranks killed, or one: then the others fail in what they wait for."""
-    settings: dict[str, Any] = {
-        "strategy": strategy, "world": 2, "steps": 9, "save_steps": 2, "held_out": True,
-        "method": "lora", "dropout": 0.1,
-    }  # fmt: skip
-    straight = server.run(tmp_path / "straight", **settings)
-    assert straight.is_fine, straight.seen(1)
-    killed = server.run(tmp_path / "killed", **settings, die=[who, 7])
-    assert -9 in killed.codes.values()
-    for trace in killed.folder.glob("trace-*"):
-        trace.unlink()
-    again = server.run(tmp_path / "killed", **settings)
-    assert again.is_fine, again.seen(1)
-    assert again.said("resumed") == [{"step": 6}]
-    for rank in range(2):
-        got, want = again.end(rank), straight.end(rank)
-        assert all(torch.equal(got[k], want[k]) for k in want)
-    assert again.losses() == {k: v for k, v in straight.losses().items() if k > 6}
+    check_killed(server, tmp_path, strategy, who)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    both(
-        [(("ddp", 2), ("ddp", 3))],
-        [
-            (one, other)
-            for one in [*WORLDS, ("ddp", 1)]
-            for other in WORLDS
-            if one != other and (one[1] < 3 or other[1] < 3) and "ddp" not in (one[0], other[0])
-        ],
-    ),
-)
-def test_a_state_is_read_by_any_number_of_ranks(
-    server: Server, tmp_path: Path, before: tuple[str, int], after: tuple[str, int]
-) -> None:
-    settings: dict[str, Any] = {"steps": 6, "save_steps": 3, "method": "lora"}
-    straight = server.run(tmp_path / "straight", **settings)
-    strategy, world = before
-    first = server.run(tmp_path / "run", strategy=strategy, world=world, die=[-1, 5], **settings)
-    assert set(first.codes.values()) == {-9}
-    strategy, world = after
-    second = server.run(tmp_path / "run", strategy=strategy, world=world, **settings)
-    assert second.is_fine, second.seen(world - 1)
-    assert second.said("resumed") == [{"step": 3}]
-    want = {k: v for k, v in straight.losses().items() if k > 3}
-    assert second.losses() == pytest.approx(want, rel=1e-5)
-    assert relative_error(second.end(), straight.end()) < 1e-5
+def test_a_state_is_read_by_any_number_of_ranks(server: Server, tmp_path: Path) -> None:
+    check_other_ranks(server, tmp_path, ("fsdp", 3), ("ddp", 2))
 
 
 def test_a_request_to_stop_that_reaches_one_rank_stops_all_after_the_same_step(
@@ -278,7 +78,7 @@ def test_a_request_to_stop_that_reaches_one_rank_stops_all_after_the_same_step(
     assert [ran.seen(rank)["error"] for rank in range(3)] == ["Interrupted"] * 3
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2"])
 def test_a_loss_that_is_no_number_stops_all_and_names_row_and_rank(
     server: Server, tmp_path: Path, strategy: str
 ) -> None:
