@@ -116,8 +116,12 @@ def quicken(
     why_not_compiled: str | None,
     say: Say,
     backend: str = "inductor",
+    in_parts: bool = False,
 ) -> Engine:
-    """Put on what this machine and model allow, each kept only where loss and gradient stay the same; says `engine`."""
+    """Put on what this machine and model allow, each kept only where loss and gradient stay the same; says `engine`.
+
+    `in_parts` is whether several ranks will hold parts of the weights.
+    """
     loss, compute, engine = built.loss, config.compute, Engine()
     device = loss.placing.device
     _describe(built, precision, engine)
@@ -133,7 +137,11 @@ def quicken(
         why = "families call theirs by a name in their own file, and nothing is patched; compiled layers fuse it"
         engine.leave("fused rotary embedding", why)
     _offload(loss, compute, engine)
-    _split(built, compute, engine, precision=precision, optimizer=config.train.optimizer)
+    wanted = compute.split_weights
+    if in_parts and (wanted is True or (wanted == "auto" and device.type == "cuda")):
+        engine.leave("split weights", "ranks hold parts of the weights")
+    else:
+        _split(built, compute, engine, precision=precision, optimizer=config.train.optimizer)
     if compute.gradient_checkpointing not in ("auto", False, 0) and not can_recompute(built.model):
         engine.leave("recomputed layers", "the layers of this family cannot be told apart")
     if device.type != "cuda" and not compute.deterministic:
