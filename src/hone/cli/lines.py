@@ -38,14 +38,17 @@ def describe(event: Event) -> str | None:
             return f"run folder: {event.get('folder')}"
         case "plan":
             return _plan(event)
+        case "ranks":
+            count = int(event["ranks"])
+            return f"{count} {'rank' if count == 1 else 'ranks'} ({event['strategy']})"
         case "engine":
             return _engine(event)
         case "compiled":
             return f"step {event['step']}: compiled on the way ({event['graphs']} more graphs)"
         case "rehearsed":
-            text = f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
-            seconds = event.get("seconds")
-            return text if seconds is None else f"{text}; about {duration_text(float(seconds))}"
+            return f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
+        case "forecast":
+            return f"the run takes about {duration_text(float(event['seconds']))}"
         case "resumed":
             return f"resumed after step {event['step']}"
         case "evaluated":
@@ -170,6 +173,8 @@ def figures(progress: Progress) -> list[str]:
         found.append(f"shared {progress.saved_share:.0%}")
     if progress.peak_memory_bytes:
         found.append(bytes_text(progress.peak_memory_bytes))
+    if progress.ranks > 1 and progress.busy_share is not None:
+        found.append(f"{progress.ranks} ranks {progress.busy_share:.0%} busy")
     return found
 
 

@@ -5,8 +5,9 @@ No torch: what is measured comes as numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from hone.config.sections import Config
 from hone.data.steps import StepSource
@@ -81,6 +82,20 @@ class Forecast:
         steps_only = replace(plan, held_out=None)
         self._expected = course_seconds(steps_only, speeds, trained_share)
         return course_seconds(plan, speeds, trained_share) * pace
+
+    def say_time(self, steps_of: StepSource, measured: Mapping[str, Any], say: Say) -> None:
+        """Say `forecast`: seconds of the run, by what a rehearsal of this moment `measured`."""
+        if self.plan is None:
+            return
+        figures = self.plan.figures
+        seconds = self.seconds(
+            steps_of,
+            Speeds.from_json(measured["speeds"]),
+            int(measured["budgets"][0][1]),
+            trained_share=figures.trained_tokens / max(1, figures.tokens),
+        )
+        if seconds is not None:
+            say("forecast", seconds=seconds)
 
     def compare(self, seconds: float, *, steps: int) -> None:
         """Keep how many times as long `steps` steps took as the rehearsal of this process had foretold."""
