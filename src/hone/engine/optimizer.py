@@ -286,7 +286,8 @@ def update_bytes(
     """
     total = 0
     for key, parameter in trained.items():
-        total += parameter.numel() * parameter.element_size()
+        # A master in two halves shows its upper 16 bits; its gradient is float32 all the same.
+        total += parameter.numel() * max(parameter.element_size(), 4)
         pageable = is_paged(name) and parameter.device.type == "cuda"
         if not (pageable and parameter.numel() >= LEAST_PAGED):
             total += moment_bytes(name, parameter.shape, places[key])

@@ -133,6 +133,9 @@ def quicken(
         engine.leave("compiled layers", "rows of this model run one at a time")
     else:
         _compile(loss, engine, precision=precision, backend=backend, same=compute.deterministic)
+    if device.type == "cuda" and loss.terms is weighted_losses:
+        why = "families call theirs by a name in their own file, and nothing is patched; compiled layers fuse it"
+        engine.leave("fused rotary embedding", why)
     _offload(loss, compute, engine)
     wanted = compute.split_weights
     if in_parts and (wanted is True or (wanted == "auto" and device.type == "cuda")):
@@ -167,6 +170,8 @@ def _describe(built: Built, precision: Precision, engine: Engine) -> None:
         engine.on.append("fused adapters")
     if any(isinstance(m, FusedRMSNorm) for m in modules):
         engine.on.append("fused norms")
+    # Of every objective: the gradient is taken with the loss, chunk by chunk (`hone.engine.loss`).
+    engine.on.append("fused linear cross-entropy")
 
 
 def _kernels(
