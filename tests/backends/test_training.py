@@ -79,6 +79,31 @@ def test_two_ranks_are_one_run(place: Path, straight: Launched) -> None:
     assert "2 (ddp)" in shown
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_losses_by_source_are_those_of_one_process(place: Path, strategy: str) -> None:
+    chat_rows(place / "other.jsonl", rows=30)
+    paths = [str(place / "rows.jsonl"), str(place / "other.jsonl")]
+    settings = [
+        "data.sources=[" + ", ".join(f"{{path: {path}, weight: 0.5}}" for path in paths) + "]",
+        "train.max_steps=6", "train.eval_steps=3", "data.validation_split=0.3",
+    ]  # fmt: skip
+    runs = [
+        Launched(place, f"sources-{strategy}-{nproc}", *settings, *more, nproc=nproc)
+        for nproc, more in ((1, []), (2, [f"compute.strategy={strategy}"]))
+    ]
+    for run in runs:
+        ended(run)
+    for name in ("step", "evaluated"):
+        alone, together = ([event["sources"] for event in run.events(name)] for run in runs)
+        assert len(alone) == len(together) > 0
+        for want, got in zip(alone, together, strict=True):
+            assert got.keys() == want.keys()
+            for source, part in want.items():
+                assert got[source] == pytest.approx(part, rel=1e-5)
+    assert {len(event["sources"]) for event in runs[0].events("evaluated")} == {2}
+
+
 def test_a_killed_rank_ends_the_run_which_resumes_with_the_same_bits(
     place: Path, straight: Launched
 ) -> None:
