@@ -143,3 +143,14 @@ def test_the_readmes_example_runs_as_printed(desk: Path) -> None:
     assert re.fullmatch(r"\d+\.\d+ \d+\.\d+ outputs\n", done.stdout)
     told = [e["step"] for e in read_events(Path("outputs/events.jsonl")) if e.name == "evaluated"]
     assert {10, 20} <= set(told)
+
+
+def test_two_devices_train_the_same_rows(desk: Path) -> None:
+    plain = {"mixed_precision": None, "max_steps": 4, "max_grad_norm": 1.0, "learning_rate": 1e-3}
+    one = SFTTrainer(made(**plain, output_dir="one", gradient_accumulation_steps=4)).train()
+    two = SFTTrainer(
+        made(**plain, output_dir="two", gradient_accumulation_steps=2, num_devices=2)
+    ).train()
+    assert two.metrics["steps"] == one.metrics["steps"] == 4
+    assert two.train_loss == pytest.approx(one.train_loss, rel=1e-5)
+    assert two.metrics["val_loss"] == pytest.approx(one.metrics["val_loss"], rel=1e-4)

@@ -77,7 +77,7 @@ def test_every_key_has_its_place_in_the_table() -> None:
         ("lora_target_modules", ["c_attn"], "tuning.lora.target_modules", ["c_attn"]),
         ("batch_size", 3, "train.batch_size", 12),
         ("gradient_accumulation_steps", 5, "train.batch_size", 20),
-        ("num_devices", 2, "train.batch_size", 32),
+        ("num_devices", 2, "compute.nproc", 2),
         ("learning_rate", 1e-5, "train.learning_rate", 1e-5),
         ("num_epochs", 0.5, "train.epochs", 0.5),
         ("max_steps", 7, "train.max_steps", 7),

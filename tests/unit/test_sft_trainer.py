@@ -334,7 +334,7 @@ def test_a_callback_may_stop_the_run_and_engine_callbacks_are_taken_too(desk: Pa
         (lambda: SFTTrainer(made(), callbacks=[object()]), ConfigError, "no callback"),
         (lambda: SFTTrainer(made()).step, ConfigError, "has not begun"),
         (lambda: SFTTrainer(made(max_seq_length=999)).train(), ConfigError, "max_seq_length=999"),
-        (lambda: SFTTrainer(made(num_devices=2)).train(), ConfigError, "gradient_accumulation_steps=2"),
+        (lambda: SFTTrainer(made(num_devices=2), [Fail()]).train(), ConfigError, "gradient_accumulation_steps=2"),
         (lambda: SFTTrainer(made(device_map="cuda")).train(), EnvironmentFault, "device_map=cuda"),
         (lambda: SFTTrainer(made(base_model="gpt3")).train(), ModelError, "cannot fetch gpt3"),
         (lambda: SFTTrainer(made(dataset_name="no/where")).train(), EnvironmentFault, "no/where"),

@@ -25,7 +25,7 @@ def fit(config: SFTConfig, callbacks: Sequence[object]) -> Resolved:
     Raises ConfigError, DataError and ModelError, in the words of `config`.
     """
     values, origins, remarks = config.in_ours(), config.origins(), list[str]()
-    _refuse_devices(config)
+    _fit_devices(config, callbacks, remarks)
     _fit_validation(config, callbacks, values, remarks)
     _fit_wandb(config, callbacks, values, remarks)
     _fit_rows(config, values)
@@ -47,12 +47,22 @@ def fit(config: SFTConfig, callbacks: Sequence[object]) -> Resolved:
     return replace(resolved, remarks=tuple(remarks))
 
 
-def _refuse_devices(config: SFTConfig) -> None:
-    if config.num_devices > 1:
+def _fit_devices(config: SFTConfig, callbacks: Sequence[object], remarks: list[str]) -> None:
+    """Several devices train in processes of their own, where nothing of a caller's can be called."""
+    if config.num_devices == 1:
+        return
+    others = [one for one in callbacks if not isinstance(one, ValidationCallback | WandBCallback)]
+    if others:
         rows = config.gradient_accumulation_steps * config.num_devices
         raise ConfigError(
-            f"num_devices={config.num_devices}: a trainer's callbacks run in this process, on one device",
-            remedy=f"the same rows a step: num_devices=1 and gradient_accumulation_steps={rows}",
+            f"num_devices={config.num_devices}: {type(others[0]).__name__} would be called in this process, and several "
+            "devices train in others",
+            remedy=f"leave it out; or, for the same rows a step, num_devices=1 and gradient_accumulation_steps={rows}",
+        )
+    if any(isinstance(one, ValidationCallback) and one.eval_on_epoch_end for one in callbacks):
+        remarks.append(
+            f"num_devices={config.num_devices}: held-out rows are gone through every eval_steps steps and after the "
+            "last, not at the end of each epoch"
         )
 
 

@@ -84,15 +84,16 @@ class SFTTrainer:
         lines = Lines(self.config.logging_steps)
         if not self._quiet:
             lines.write(self._opening())
-        from hone.recipes.train import train
+        from hone.backends.training import train
         from hone.trainer.bridge import bridges
 
+        alone = self.config.num_devices == 1
         trained = train(
             self._resolved,
             fresh=fresh,
             accept_changes=accept_changes,
             listeners=[] if self._quiet else [lines],
-            callbacks=bridges(self, callbacks),
+            callbacks=bridges(self, callbacks) if alone else [],
         )
         merged = self._merge(trained.folder, lines)
         return read_result(trained.folder, seconds=trained.seconds, merged=merged)

@@ -55,6 +55,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "lora_dropout": "tuning.lora.dropout",
     "lora_target_modules": "tuning.lora.target_modules",
     "batch_size": "train.batch_size",
+    "num_devices": "compute.nproc",
     "learning_rate": "train.learning_rate",
     "num_epochs": "train.epochs",
     "max_steps": "train.max_steps",
@@ -82,7 +83,6 @@ _ASIDE: Final[Mapping[str, str]] = {
     "use_lora": "tuning.method",
     "use_qlora": "tuning.method",
     "gradient_accumulation_steps": "train.batch_size",
-    "num_devices": "train.batch_size",
     "packing": "rows stand together in Packs either way, and see nothing of each other",
     "logging_steps": "the lines that the trainer writes",
     "checkpoint_dir": "copies that the trainer writes",
@@ -323,6 +323,7 @@ class SFTConfig(BaseModel):
             "data.columns": {"text": self.dataset_text_field} if self.dataset_text_field else {},
             "tuning.method": _METHODS[self.use_lora, self.use_qlora],
             "train.batch_size": self.get_effective_batch_size(),
+            "compute.nproc": self.num_devices,
             "train.optimizer": _OPTIMIZERS[self.optimizer_type],
             "train.precision": self.mixed_precision or "fp32",
         }
