@@ -24,7 +24,7 @@ from hone.models.quantization import stored_quantization
 from hone.models.saved_adapter import put_adapter, read_adapter, rows_wanted
 from hone.models.source import read_config
 from hone.models.tuning import Tuned
-from hone.recipes.artifact import write_artifact
+from hone.recipes.artifact import artifact_tensors, write_artifact
 from hone.recipes.memory_fault import memory_faults
 
 
@@ -52,6 +52,7 @@ def merge(name: str, out: Path) -> list[str]:
                 base_name=str(place.base),
                 model=merged,
                 tuned=Tuned(None),
+                weights=artifact_tensors(merged, Tuned(None)),
                 tokenizer=tokenizer,
                 template=template.source,
                 stop_ids=stop_ids(Renderer(tokenizer, template), place.base),

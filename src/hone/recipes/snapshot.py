@@ -21,7 +21,7 @@ from hone.errors import ConfigError, DiskError
 from hone.infer.stops import stop_ids
 from hone.models.source import find_model
 from hone.models.tuning import Tuned
-from hone.recipes.artifact import write_artifact
+from hone.recipes.artifact import artifact_tensors, write_artifact
 from hone.recipes.source import load_tokenizer
 
 
@@ -42,7 +42,8 @@ def write_snapshot(folder: Path, model: nn.Module, config: Config, *, about: str
     template = load_template(
         tokenizer, choice=config.data.template, variables=config.data.template_kwargs
     )
-    adapted = model if isinstance(model, PeftModel) else None
+    whole = cast(PreTrainedModel, model)
+    tuned = Tuned(model if isinstance(model, PeftModel) else None)
     name = config.model.name
     beside = folder.with_name(f".writing-{folder.name}")
     try:
@@ -54,8 +55,9 @@ def write_snapshot(folder: Path, model: nn.Module, config: Config, *, about: str
                 beside,
                 base=base,
                 base_name=os.path.realpath(name) if Path(name).expanduser().is_dir() else name,
-                model=cast(PreTrainedModel, model),
-                tuned=Tuned(adapted),
+                model=whole,
+                tuned=tuned,
+                weights=artifact_tensors(whole, tuned),
                 tokenizer=tokenizer,
                 template=template.source,
                 stop_ids=stop_ids(Renderer(tokenizer, template), base),
