@@ -121,7 +121,7 @@ def test_rows_are_written_as_the_alpaca_template_has_it_and_only_answers_are_tra
     assert "### Instruction:\nthe red red\n\n### Response:\n" in plain[0]
     assert "### Input" not in plain[0]
     assert "### Instruction:\nthe green green\n\n### Input:\ntwo\n\n### Response:\n" in beside[0]
-    assert plain[1].strip() == "one four<|im_end|>", "the answer and the end, so that it stops"
+    assert plain[1].strip() == "one runs<|im_end|>", "the answer and the end, so that it stops"
 
 
 class Heard(SFTCallback):
