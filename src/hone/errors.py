@@ -9,6 +9,7 @@
     │   └── LockedError       4    the output folder belongs to a live run
     ├── OutOfMemory           5    does not fit, even at the smallest budget
     ├── RemoteError           6    another machine's API
+    ├── BudgetReached         8    no more tokens or money may be spent
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
     ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
@@ -31,6 +32,7 @@ EXIT_CODES: dict[int, str] = {
     4: "environment: model files, disk, permissions, an output folder in use",
     5: "out of memory, even at the smallest budget",
     6: "a remote API failed",
+    8: "a budget of tokens or money is reached; what was answered is kept",
     130: "interrupted (Ctrl-C); saved, the same command resumes",
     143: "terminated (SIGTERM, SIGHUP or SIGUSR1); saved, the same command resumes",
 }
@@ -107,6 +109,12 @@ class RemoteError(HoneError, RuntimeError):
     """A remote API failed."""
 
     exit_code = 6
+
+
+class BudgetReached(HoneError, RuntimeError):
+    """No more tokens or money may be spent; what was answered is kept."""
+
+    exit_code = 8
 
 
 class NonFiniteError(HoneError, ArithmeticError):
