@@ -16,6 +16,7 @@ FAULTS = {
     13: "the machine kills a run: it is not shown as running",
     14: "two trainers of one run: the second is refused, a dead one's lock is free",
     15: "the clock jumps",
+    18: "a teacher's API: refusals, limits, faults, half and malformed answers, another model, a budget's end",
     32: "state of another version, optimizer or decomposition",
     33: "settings or rows changed between a run and its resume",
 }

@@ -56,7 +56,7 @@ class Call:
         *,
         finish: str = "stop",
         model: str | None = None,
-        usage: bool = True,
+        tokens: tuple[int, int] | None = (10, 5),
         claim: int = 0,
         **message: Any,
     ) -> None:
@@ -67,8 +67,8 @@ class Call:
             "model": model or self.body["model"],
             "choices": [{"index": 0, "message": said, "finish_reason": finish}],
         }
-        if usage:
-            told["usage"] = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        if tokens is not None:
+            told["usage"] = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
         self.send(200, json.dumps(told).encode(), claim=claim)
 
 

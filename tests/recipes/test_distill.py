@@ -110,7 +110,11 @@ def test_rows_stand_in_the_order_of_the_prompts(teacher: FakeTeacher) -> None:
 
 def test_chat_rows_with_tools_reasoning_and_calls(teacher: FakeTeacher) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "ü"}'}}
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "look", "arguments": '{"at": "ü"}'},
+    }
     first = {
         "messages": [
             {"role": "user", "content": "first"},
@@ -150,7 +154,7 @@ def test_what_is_no_answer_is_kept_apart(teacher: FakeTeacher) -> None:
         "bad": [lambda c: c.error(400, "this prompt is too long")],
     }
     heard: list[Event] = []
-    with pytest.raises(RemoteError, match="1 of 7 requests failed: prompts.txt:7") as raised:
+    with pytest.raises(RemoteError, match=r"1 of 7 requests failed: prompts.txt:7") as raised:
         ask(teacher, heard=heard)
     assert raised.value.exit_code == 6
     assert replies() == ["re: good"]
@@ -244,7 +248,7 @@ def test_what_does_not_pass_is_given_up(teacher: FakeTeacher) -> None:
     hopeless = ["reset", "half an answer", "no choices", "500"]
     prompts(*hopeless, "good")
     teacher.plays = {name: [AGAIN[name]] * 9 for name in hopeless}
-    with pytest.raises(RemoteError, match="4 of 5 requests failed: prompts.txt:1"):
+    with pytest.raises(RemoteError, match=r"4 of 5 requests failed: prompts.txt:1"):
         ask(teacher, patience=Patience(concurrency=3, retries=2, backoff=0.01))
     assert [teacher.asked(name) for name in hopeless] == [3, 3, 3, 3]
     assert replies() == ["re: good"]
@@ -261,7 +265,7 @@ def test_what_does_not_pass_is_given_up(teacher: FakeTeacher) -> None:
         (lambda c: c.error(404), "knows no such model"),
         (lambda c: c.error(429, code="insufficient_quota"), "no credit"),
         (lambda c: c.error(429, Retry_After="7200"), "wait 7,200 s"),
-        (lambda c: c.error(429, Retry_After=email.utils.formatdate(time.time() + 9e4, usegmt=True)), "wait 8"),
+        (lambda c: c.error(429, Retry_After=email.utils.formatdate(time.time() + 9e4, usegmt=True)), "wait (89|90),"),
         (lambda c: c.send(302, b"", {"Location": "http://elsewhere.example/v1"}), "elsewhere.example"),
     ],
 )  # fmt: skip
@@ -347,23 +351,13 @@ def test_an_answer_by_another_model_is_said(teacher: FakeTeacher) -> None:
 @pytest.mark.fault(18)
 def test_the_budget_is_never_exceeded(teacher: FakeTeacher) -> None:
     prompts(*[f"p{n:02}" for n in range(60)])
-    charged = {"tokens": 0}
-
-    def dear(call: Call) -> None:  # as long as it may be, and as much as the prompt can be
-        charged["tokens"] += 515
-        call.answer(f"re: {call.prompt}")
-
-    teacher.always = dear
+    teacher.always = lambda c: c.answer(f"re: {c.prompt}", tokens=(500, 500))
     limits = Limits(max_cost=0.02, price_input=1.0, price_output=4.0)
     with pytest.raises(BudgetReached, match="the budget is reached") as raised:
         ask(teacher, limits=limits, drawing=Drawing(max_tokens=500))
     assert raised.value.exit_code == 8
-    asked = len(teacher.calls)
-    assert 0 < asked < 60
-    assert len(rows()) == asked
-    assert asked * (10 * 1.0 + 5 * 4.0) / 1e6 <= 0.02
-    spent = 0.02 - (600 * 1.0 + 500 * 4.0) / 1e6 * QUICK.concurrency
-    assert asked * 30 / 1e6 > spent  # and what can be spent safely is spent
+    # 0.0025 each: 8 would cost 0.02, but the last may cost more than that before it is answered.
+    assert len(teacher.calls) == len(rows()) == 7
     more = Limits(max_cost=0.5, price_input=1.0, price_output=4.0)
     assert ask(teacher, limits=more, drawing=Drawing(max_tokens=500)).rows == 60
     assert len(teacher.calls) == 60
@@ -376,7 +370,7 @@ def test_what_may_have_been_charged_counts(teacher: FakeTeacher) -> None:
     patience = Patience(concurrency=1, retries=0)
     with pytest.raises(RemoteError):
         ask(teacher, patience=patience, timeout=0.3, drawing=Drawing(max_tokens=1000))
-    teacher.plays = {"a": [lambda c: c.answer("x", usage=False)]}
+    teacher.plays = {"a": [lambda c: c.answer("x", tokens=None)]}
     done = ask(teacher, drawing=Drawing(max_tokens=1000))
     # One that timed out and one without a count, at the most that they can be; one refusal, at nothing.
     assert 3000 < done.tokens - 15 < 4000
@@ -399,7 +393,9 @@ def test_rates_are_kept_over_all_requests(teacher: FakeTeacher) -> None:
     began = time.monotonic()
     ask(teacher, patience=patience)
     assert time.monotonic() - began >= 0.05 * 7
-    began = time.monotonic()  # a token's rate: 15 tokens a request are known only when it is answered
+    began = (
+        time.monotonic()
+    )  # a token's rate: 15 tokens a request are known only when it is answered
     ask(teacher, patience=Patience(concurrency=1, tokens_per_minute=18_000), out=Path("two.jsonl"))
     assert time.monotonic() - began >= 7 * 15 / 300
 
@@ -427,7 +423,9 @@ def test_a_journal_is_one_process_s_own_and_a_torn_line_is_cut(teacher: FakeTeac
     prompts("a", "b")
     ask(teacher)
     path = Path("out.jsonl.journal")
-    header = {k: v for k, v in json.loads(path.read_text().splitlines()[0]).items() if k != "journal"}
+    header = {
+        k: v for k, v in json.loads(path.read_text().splitlines()[0]).items() if k != "journal"
+    }
     held = Journal(path, header, fresh=False)
     with pytest.raises(LockedError):
         ask(teacher)
@@ -523,7 +521,12 @@ def test_addresses_and_keys_that_cannot_be_used(
 ) -> None:
     prompts("a")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    for url in ("ftp://a.example", "nonsense", "https://me:secret@a.example/v1", "https://a.example/?k=1"):
+    for url in (
+        "ftp://a.example",
+        "nonsense",
+        "https://me:secret@a.example/v1",
+        "https://a.example/?k=1",
+    ):
         with pytest.raises(ConfigError, match="--base-url"):
             ask(teacher, base_url=url)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):

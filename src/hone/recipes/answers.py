@@ -77,6 +77,8 @@ class Journal:
             for number, line in enumerate(lines[1:], start=2):
                 self._replay(line, number)
             self._begin(self._line(lines[0], 1) if lines else None, header)
+            if self.moved is not None:
+                self._keep_written()
             for (
                 number,
                 most,
@@ -95,13 +97,20 @@ class Journal:
         self._append({"ask": number, "most": [most.prompt, most.completion]}, durable=False)
 
     def end(self, number: int, ended: Ended) -> None:
-        """The teacher has ended a request; on the disk when this returns."""
+        """The teacher has ended a request; it counts after the next `sync`."""
         self.ended[number] = ended
         self.failed.pop(number, None)
         told: dict[str, Any] = {"end": number, "outcome": ended.outcome.value}
         told |= {"message": ended.message, "model": ended.model}
         told |= {"reason": ended.reason} if ended.reason else {}
-        self._append({**told, "tokens": [ended.tokens.prompt, ended.tokens.completion]})
+        self._append(
+            {**told, "tokens": [ended.tokens.prompt, ended.tokens.completion]}, durable=False
+        )
+
+    def sync(self) -> None:
+        """Push what was appended to the disk; other threads may wait here for theirs."""
+        with disk_errors(self.path):
+            os.fsync(self._file)
 
     def trouble(self, number: int, reason: str, lost: Tokens, *, failed: bool) -> None:
         """A request has no answer, took at most `lost`, and is not asked again by this command where `failed`."""
@@ -127,6 +136,14 @@ class Journal:
             os.close(descriptor)
             descriptor = _open_locked(self.path)
         return descriptor
+
+    def _keep_written(self) -> None:
+        """The output of the journal that was moved is ours, too."""
+        assert self.moved is not None
+        for line in reversed(self.moved.read_bytes().splitlines()):
+            if line.startswith(b'{"wrote": '):
+                self.wrote(str(self._line(line, 0)["wrote"]))
+                return
 
     def _whole_lines(self) -> list[bytes]:
         """Every line; what follows the last line end was being written when a process died, and is cut off."""

@@ -149,7 +149,7 @@ class Asking:
             got = await self._teacher.ask(request.asked, self._drawing, request.sample)
             if isinstance(got, Answer):
                 spent = self._tokens(got, most)
-                self._take(request, got, spent)
+                await self._take(request, got, spent)
             else:
                 spent = most if got.charged else Tokens(0, 0)
                 self._journal.trouble(request.number, got.reason, spent, failed=False)
@@ -186,7 +186,7 @@ class Asking:
         text = str(answer.message).encode("utf-8", "surrogatepass")
         return Tokens(most.prompt, most.completion or len(text))
 
-    def _take(self, request: Request, answer: Answer, tokens: Tokens) -> None:
+    async def _take(self, request: Request, answer: Answer, tokens: Tokens) -> None:
         outcome, reason = judge(answer)
         if outcome is Outcome.ANSWERED:
             try:
@@ -195,6 +195,7 @@ class Asking:
                 outcome, reason = Outcome.UNUSABLE, error.what
         ended = Ended(outcome, answer.message, answer.model, reason, tokens)
         self._journal.end(request.number, ended)
+        await asyncio.to_thread(self._journal.sync)  # a slow disk makes no other request wait
         self._in_a_row = 0
         if is_other(self._model, answer.model):
             self.others[answer.model] += 1
