@@ -127,7 +127,11 @@ def fake_teacher() -> Iterator[FakeTeacher]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that was killed, or a connection that a play has cut."""
+
+    server = Server(("127.0.0.1", 0), Web)
     server.daemon_threads = True
     server.block_on_close = False
     teacher.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
