@@ -171,7 +171,7 @@ def _training(settings: Sequence[str], model: str | None, out: Path) -> Resolved
 
 def _train(resolved: Resolved, *, command: list[str], as_json: bool) -> None:
     with open_screen(as_json=as_json, quiet=False) as screen:
-        from hone.recipes.train import train
+        from hone.backends.training import train
 
         trained = train(resolved, command=command, listeners=[screen])
     if not as_json:
