@@ -28,6 +28,67 @@ _ONLY_REMOTE: Final = (
 )  # fmt: skip
 
 
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="An OpenAI-compatible API, e.g. https://api.openai.com/v1.",
+    ),
+]
+Samples = Annotated[
+    int, typer.Option(min=1, metavar="COUNT", help="Answers to each prompt, a row each.")
+]
+System = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="System message of prompts that have none.")
+]
+Temperature = Annotated[
+    float | None, typer.Option(min=0, metavar="NUMBER", help="0 takes the likeliest token.")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Draw among the likeliest tokens."),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, metavar="COUNT", help="Longest answer, in tokens.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="NUMBER", help="Sample n of a prompt is drawn with seed + n."),
+]
+Concurrency = Annotated[
+    int, typer.Option(min=1, max=1024, metavar="COUNT", help="Requests at once.")
+]
+RequestsPerMinute = Annotated[
+    float | None, typer.Option(min=0.01, metavar="COUNT", help="Requests a minute, at most.")
+]
+TokensPerMinute = Annotated[
+    float | None, typer.Option(min=1, metavar="COUNT", help="Tokens a minute, at most.")
+]
+MaxTotalTokens = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="COUNT", help="Budget for this output, prompts and answers."),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="MONEY", help="Budget for this output, by the prices."),
+]
+PriceInput = Annotated[
+    float | None, typer.Option(min=0, metavar="MONEY", help="Price of a million prompt tokens.")
+]
+PriceOutput = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="MONEY", help="Price of a million answered tokens."),
+]
+Retries = Annotated[
+    int,
+    typer.Option(min=0, max=100, metavar="COUNT", help="Times that a request is sent again."),
+]
+Timeout = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Longest wait for a whole answer.")
+]
+
+
 def distill(
     context: typer.Context,
     words: Annotated[
@@ -46,65 +107,22 @@ def distill(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The rows, .jsonl or .json.")],
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            "--base-url",
-            metavar="URL",
-            help="An OpenAI-compatible API, e.g. https://api.openai.com/v1.",
-        ),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Answers to each prompt, a row each.")
-    ] = 1,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="System message of prompts that have none.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, metavar="NUMBER", help="0 takes the likeliest token.")
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="SHARE", help="Draw among the likeliest tokens."),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="COUNT", help="Longest answer, in tokens.")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="NUMBER", help="Sample n of a prompt is drawn with seed + n."),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=1024, metavar="COUNT", help="Requests at once.")
-    ] = 8,
-    requests_per_minute: Annotated[
-        float | None, typer.Option(min=0.01, metavar="COUNT", help="Requests a minute, at most.")
-    ] = None,
-    tokens_per_minute: Annotated[
-        float | None, typer.Option(min=1, metavar="COUNT", help="Tokens a minute, at most.")
-    ] = None,
-    max_total_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="COUNT", help="Budget for this output, prompts and answers."),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="MONEY", help="Budget for this output, by the prices."),
-    ] = None,
-    price_input: Annotated[
-        float | None, typer.Option(min=0, metavar="MONEY", help="Price of a million prompt tokens.")
-    ] = None,
-    price_output: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="MONEY", help="Price of a million answered tokens."),
-    ] = None,
-    retries: Annotated[
-        int,
-        typer.Option(min=0, max=100, metavar="COUNT", help="Times that a request is sent again."),
-    ] = 5,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Longest wait for a whole answer.")
-    ] = 600.0,
+    base_url: BaseUrl = None,
+    samples: Samples = 1,
+    system: System = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
+    concurrency: Concurrency = 8,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    max_total_tokens: MaxTotalTokens = None,
+    max_cost: MaxCost = None,
+    price_input: PriceInput = None,
+    price_output: PriceOutput = None,
+    retries: Retries = 5,
+    timeout: Timeout = 600.0,
     api_key_env: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Variable with the key, also in .env (OPENAI_API_KEY)."),
