@@ -366,10 +366,10 @@ def test_the_budget_is_never_exceeded(teacher: FakeTeacher) -> None:
 
 def test_what_may_have_been_charged_counts(teacher: FakeTeacher) -> None:
     prompts("a", "b")
-    teacher.plays = {"a": [lambda c: time.sleep(0.6)], "b": [lambda c: c.error(500)]}
+    teacher.plays = {"a": [lambda c: time.sleep(3)], "b": [lambda c: c.error(500)]}
     patience = Patience(concurrency=1, retries=0)
     with pytest.raises(RemoteError):
-        ask(teacher, patience=patience, timeout=0.3, drawing=Drawing(max_tokens=1000))
+        ask(teacher, patience=patience, timeout=1.5, drawing=Drawing(max_tokens=1000))
     teacher.plays = {"a": [lambda c: c.answer("x", tokens=None)]}
     done = ask(teacher, drawing=Drawing(max_tokens=1000))
     # One that timed out and one without a count, at the most that they can be; one refusal, at nothing.
