@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hone.cli.main import run
-from hone.errors import ConfigError
+from hone.errors import ConfigError, DataError
 from hone.recipes.distill import Order, distill
 from hone.recipes.spending import Limits
 from hone.recipes.teacher import Drawing
@@ -70,17 +70,17 @@ def test_a_model_of_this_machine_teaches(teacher: FakeTeacher) -> None:
         return Order(Path("prompts.txt"), folder, **{"out": Path("own.jsonl"), **more})
 
     drawing = Drawing(temperature=1.0, max_tokens=8, seed=3)
-    done = distill(order(samples=2, drawing=drawing), limits=Limits(max_tokens=4000))
-    assert done.requests == 8
-    assert done.outcomes["truncated"] + done.outcomes["answered"] + done.outcomes["empty"] == 8
-    assert 0 < done.tokens < 4000
+    # Random weights find no end: every answer is cut.
+    with pytest.raises(DataError, match="no answer to learn from"):
+        distill(order(samples=2, drawing=drawing), limits=Limits(max_tokens=4000))
     lines = Path("own.jsonl.journal").read_text().splitlines()
     said = {
         line["end"]: line["message"]["content"] for line in map(json.loads, lines) if "end" in line
     }
     assert said[0] != said[1]
-    again = distill(order(samples=2, drawing=drawing, out=Path("two.jsonl")))
-    assert again.outcomes == done.outcomes
+    assert len(said) == 8
+    with pytest.raises(DataError):
+        distill(order(samples=2, drawing=drawing, out=Path("two.jsonl")))
     lines = Path("two.jsonl.journal").read_text().splitlines()
     assert said == {
         one["end"]: one["message"]["content"] for one in map(json.loads, lines) if "end" in one
