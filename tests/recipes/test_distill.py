@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -316,7 +317,7 @@ def test_many_failures_in_a_row_end_it(teacher: FakeTeacher) -> None:
         ask(teacher, patience=Patience(concurrency=1, retries=1, backoff=0.001))
     assert len(teacher.calls) == 10
     teacher.always = well
-    assert ask(teacher).rows == 40
+    assert ask(teacher, patience=Patience(concurrency=1)).rows == 40
     # Those that failed come last, so that they cannot bar the way to the others.
     assert {call.prompt for call in teacher.calls[-5:]} == {f"p{n}" for n in range(5)}
 
@@ -484,8 +485,10 @@ def test_killed_and_gone_on_with_nothing_is_asked_twice(teacher: FakeTeacher, nu
     done = subprocess.run(command(teacher), capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(teacher.calls) == 40 + under_way
-    if under_way:
-        assert f"{under_way} requests were under way".encode() in done.stdout
+    if under_way:  # what was noted as begun had perhaps not reached the teacher yet
+        said_to_be = re.search(rb"(\d+) requests? w(?:as|ere) under way", done.stdout)
+        assert said_to_be is not None, done.stdout
+        assert under_way <= int(said_to_be[1]) <= 8
     assert replies() == [f"re: {name}" for name in names]
     assert {call.key for call in teacher.calls} == {KEY}
     for path in Path().rglob("*"):
