@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hone.engine.moments import OptimizerName
-from hone.engine.schedule import DecayShape, Schedule, ScheduleName, share_of_steps
+from hone.engine.schedule import DecayShape, Rates, Schedule, ScheduleName, share_of_steps
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ class Plan:
     early_stop: int | None = None
     """Evaluations without a better loss after which the run ends; None: never."""
 
+    rates: Rates | None = None
+    """A rate for each step instead of a schedule."""
+
     def __post_init__(self) -> None:
         if self.steps < 1 or self.save_steps < 1 or self.steps_per_epoch < 1:
             raise ValueError("steps, save_steps and steps_per_epoch: at least 1")
@@ -63,8 +66,10 @@ class Plan:
             raise ValueError("eval_steps: at least 1, or None")
 
     @cached_property
-    def course(self) -> Schedule:
+    def course(self) -> Schedule | Rates:
         """The learning rate of each step."""
+        if self.rates is not None:
+            return self.rates
         warmup = self.warmup_steps
         return Schedule(
             peak=self.learning_rate,
