@@ -88,7 +88,9 @@ def test_a_resumed_stream_is_the_exact_rest_for_every_size(n: int, shuffle: bool
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_rates_over_all_chunks_are_the_whole_schedule(schedule: str) -> None:
-    for n, batch, size, epochs, ratio in product((1, 5, 17), (1, 2, 4), (1, 3, 10), (1, 3), (0, 0.1, 0.5)):
+    for n, batch, size, epochs, ratio in product(
+        (1, 5, 17), (1, 2, 4), (1, 3, 10), (1, 3), (0, 0.1, 0.5)
+    ):
         stream = chunks(
             n, batch=batch, size=size, epochs=epochs, warmup_ratio=ratio, schedule_type=schedule
         )
