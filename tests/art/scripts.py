@@ -66,7 +66,9 @@ def ported(code: str, face: str) -> str:
         code = re.sub(r"^(\s*)import art$", r"\1from hone import art", code, flags=re.MULTILINE)
         return re.sub(r"^(\s*)from art\.", r"\1from hone.art.", code, flags=re.MULTILINE)
     code = re.sub(r"^(\s*)import art$", r"\1import hone", code, flags=re.MULTILINE)
-    code = re.sub(r"^(\s*)from art\.[a-z.]+ import", r"\1from hone import", code, flags=re.MULTILINE)
+    code = re.sub(
+        r"^(\s*)from art\.[a-z.]+ import", r"\1from hone import", code, flags=re.MULTILINE
+    )
     code = re.sub(r"art\.dev\.InternalModelConfig\(", "dict(", code)
     return re.sub(r"\bart\.", "hone.", code)
 
@@ -77,7 +79,9 @@ def with_block(script: str, block: str) -> str:
     # The text of three quotes goes on at the margin, as it stands in the document.
     block = re.sub(r"(print\(f'''\\\n)(.*?)('''\))", _at_margin, block, flags=re.DOTALL)
     if "# ... post-training block" in script:
-        return re.sub(r"^ *# \.\.\. post-training block.*\n", lambda _: block, script, flags=re.MULTILINE)
+        return re.sub(
+            r"^ *# \.\.\. post-training block.*\n", lambda _: block, script, flags=re.MULTILINE
+        )
     head, end, rest = script.partition("\nif __name__")
     assert end
     return head.rstrip() + "\n\n" + block + "\n" + end + rest

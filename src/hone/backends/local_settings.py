@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from hone.backends.gpus import visible_gpus
 from hone.config.layers import Resolved
 from hone.config.sections import Config
 from hone.errors import ConfigError
@@ -23,6 +24,7 @@ _BETAS: Final = (0.9, 0.99)
 _MAX_GRAD_NORM: Final = 1.0
 _SEED: Final = 3407
 _TEMPLATE: Final = "chat_template.jinja"
+_ALONE: Final = ("deepspeed", "launcher", "nnodes", "node_rank", "nproc", "rendezvous", "strategy")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ def _tree(
     compute: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The configuration as plain data."""
+    if several := [key for key in compute if key in _ALONE]:
+        raise ConfigError(
+            f"compute: {several[0]} is for several ranks, and a trainable model is trained by one process",
+            remedy="remove it; `hone train` trains on several devices",
+        )
     init = model.internals.init_args
     is_adapter = (Path(model.base_model).expanduser() / "adapter_config.json").is_file()
     if is_adapter and model.lora_config is not None:
@@ -159,17 +166,12 @@ def _notices(
         )
     if not kept and asked and optimizer == "adamw":
         told.append("bitsandbytes is not installed: AdamW keeps whole moments")
-    if not has_gpu():
-        told += [
-            f"engine_args: {key}={value!r} is not applicable here: no GPU"
-            for key, value in model.internals.engine_args.items()
-        ]
+    why = "what serves it has no such setting" if visible_gpus() else "no GPU"
+    told += [
+        f"engine_args: {key}={value!r} is not applicable here: {why}"
+        for key, value in model.internals.engine_args.items()
+    ]
     return told
-
-
-def has_gpu() -> bool:
-    """Whether a GPU's driver is at work here; torch is not asked, since loading it takes seconds."""
-    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/nvidia0").exists()
 
 
 def _has_quantizer() -> bool:

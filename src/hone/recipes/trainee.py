@@ -41,13 +41,7 @@ from hone.models.adapters import state_of
 from hone.models.recompute import recompute
 from hone.models.source import check_weights, fingerprint, read_config
 from hone.models.tuning import Start
-from hone.recipes.build import (
-    Built,
-    build,
-    resolve_precision,
-    resolve_threads,
-    trained_parameter_count,
-)
+from hone.recipes.build import Built, build, resolve_precision, resolve_threads
 from hone.recipes.cache import cache_folder
 from hone.recipes.call_steps import Call, Called, CallSteps
 from hone.recipes.identity import versions
@@ -267,7 +261,7 @@ class Trainee:
         self._say(
             "rehearsed",
             **rehearsed.told(),
-            trained_parameters=trained_parameter_count(built.loss),
+            trained_parameters=sum(one.numel() for one in trained.values()),
             steps=len(steps),
         )
         kept = [*kept, [steps.first + 1 if kept else 1, rehearsed.micro_batch_tokens]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import DiskError, EnvironmentFault
-from hone.recipes.artifact import write_artifact
+from hone.recipes.artifact import artifact_tensors, write_artifact
 from hone.recipes.build import Built
 from hone.runs.checkpoint import MANIFEST, Checkpoint, CheckpointStore, read_checkpoint
 from hone.runs.disk import Disk, sha256_of
@@ -115,6 +115,7 @@ class TraineeCheckpoints:
                 base_name=self._base_name,
                 model=built.model,
                 tuned=built.tuned,
+                weights=artifact_tensors(built.model, built.tuned),
                 tokenizer=tokenizer,
                 template=template,
                 stop_ids=(),

@@ -154,7 +154,7 @@ def check_name(name: object, what: str) -> None:
     """Raise ConfigError for what cannot be the name of a folder of ours."""
     good = isinstance(name, str) and bool(name.strip()) and not name.startswith(".")
     if good and isinstance(name, str):
-        good = not set(name) & {"/", "\\", "\0", "\n", "\r"}
+        good = not set(name) & {"/", "\\", "\0", "\n", "\r", "@"}
         try:
             good = good and len(name.encode()) <= _LONGEST_NAME_BYTES
         except UnicodeEncodeError:
@@ -162,5 +162,5 @@ def check_name(name: object, what: str) -> None:
     if not good:
         raise ConfigError(
             f"{what} is the name of a folder too; {name!r} cannot be one",
-            remedy="take a short text without slashes and line breaks that does not begin with a dot, e.g. agent-001",
+            remedy="take a short text without slashes, @ and line breaks that does not begin with a dot, e.g. agent-001",
         )
