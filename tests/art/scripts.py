@@ -6,7 +6,6 @@ a line that opens a block and the next line of the outer level is inside.
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
 from pathlib import Path
@@ -28,7 +27,7 @@ def between(text: str, first: str, before: str) -> str:
 
 
 def indented(block: str) -> str:
-    """A block that lost its indentation, with it: brackets, `async def`, `for`, and the script's last two lines."""
+    """A script that lost its indentation, with it: brackets, blocks, and what stands in `main` again after a loop."""
     out: list[str] = []
     depth, level, in_text = 0, 0, False
     for line in block.splitlines():
@@ -36,19 +35,29 @@ def indented(block: str) -> str:
         if in_text:  # inside a text of three quotes nothing is moved
             out.append(line)
             in_text = "'''" not in stripped
+            depth -= 0 if in_text else stripped.partition("'''")[2].count(")")
             continue
         if stripped.startswith("if __name__"):
             level = 0
-        if stripped.startswith(("backend = ", "for chunk in", "from ", "import ")) and not depth:
+        elif stripped.startswith(("<BACKEND_SETUP>", "for chunk in")):
             level = min(level, 1)
-        inner = depth - (1 if stripped[:1] in ")]}" else 0)
+        inner = depth - (stripped[:1] in (")", "]", "}"))
         out.append("    " * (level + max(0, inner)) + stripped if stripped else "")
         in_text = stripped.count("'''") % 2 == 1
         plain = re.sub(r"\"[^\"]*\"|'[^']*'", "", stripped)
-        depth += sum(plain.count(c) for c in "([{") - sum(plain.count(c) for c in ")]}")
+        depth += sum(map(plain.count, "([{")) - sum(map(plain.count, ")]}"))
         if stripped.endswith(":") and not depth:
             level += 1
     return "\n".join(out) + "\n"
+
+
+def levelled(block: str, levels: str) -> str:
+    """A block with the indentation that a reader gives it: a digit for each line."""
+    lines = [line.strip() for line in block.splitlines() if line.strip()]
+    assert len(lines) == len(levels), "the document has changed"
+    return "".join(
+        "    " * int(level) + line + "\n" for level, line in zip(levels, lines, strict=True)
+    )
 
 
 def filled(code: str, names: dict[str, str]) -> str:
@@ -58,6 +67,12 @@ def filled(code: str, names: dict[str, str]) -> str:
     left = set(re.findall(r"<[A-Z][A-Z_0-9]+>", code)) - {"<YOUR_TEAM>"}
     assert not left, f"nothing is known of {sorted(left)}"
     return code.replace("<YOUR_TEAM>", "team")
+
+
+def filled_in(code: str, name: str, block: str) -> str:
+    """The code with a block of lines where `<NAME>` stands alone on one, at its indentation."""
+    line = re.compile(rf"^( *)<{name}>$", re.MULTILINE)
+    return line.sub(lambda match: textwrap.indent(block, match[1]), code)
 
 
 def ported(code: str, face: str) -> str:
@@ -75,9 +90,10 @@ def ported(code: str, face: str) -> str:
 
 def with_block(script: str, block: str) -> str:
     """The script with the shared block after its training, where its comment stands or at the end of `main`."""
-    block = textwrap.indent(textwrap.dedent(block), "    ")
-    # The text of three quotes goes on at the margin, as it stands in the document.
-    block = re.sub(r"(print\(f'''\\\n)(.*?)('''\))", _at_margin, block, flags=re.DOTALL)
+    if not block.startswith(" "):
+        block = textwrap.indent(block, "    ")
+        # The text of three quotes goes on at the margin, as it stands in the document.
+        block = re.sub(r"(print\(f'''\\\n)(.*?)('''\))", _at_margin, block, flags=re.DOTALL)
     if "# ... post-training block" in script:
         return re.sub(
             r"^ *# \.\.\. post-training block.*\n", lambda _: block, script, flags=re.MULTILINE
@@ -90,11 +106,6 @@ def with_block(script: str, block: str) -> str:
 def _at_margin(match: re.Match[str]) -> str:
     lines = [line.removeprefix("    ") for line in match[2].splitlines(keepends=True)]
     return match[1] + "".join(lines) + match[3]
-
-
-def compiles(code: str) -> ast.Module:
-    """The parsed code; SyntaxError with the code beside it."""
-    return ast.parse(code)
 
 
 def document(shared: Path, name: str) -> str:
