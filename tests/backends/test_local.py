@@ -55,6 +55,13 @@ def rows(*numbers: int, reply: str = "runs and sings") -> list[Trajectory]:
     ]
 
 
+def wait_until_gone(backend: LocalBackend) -> None:
+    until = time.monotonic() + 60
+    while backend.pids:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def history(home: Path) -> Iterator[dict[str, Any]]:
     for line in (home / "history.jsonl").read_text().splitlines():
         yield json.loads(line)
@@ -74,7 +81,7 @@ def test_training_after_training_through_a_killed_process(tmp_path: Path, base: 
         assert owner is not None
         assert owner.pid == pid
         os.kill(pid, signal.SIGKILL)
-        time.sleep(0.2)
+        wait_until_gone(backend)
         assert killed.blocking.train_sft(calls[1], config).step == 2
         assert killed.get_inference_name() == "killed@2"
         straight.blocking.register(backend)
@@ -111,7 +118,7 @@ def test_five_calls_each_in_a_process_of_its_own_end_as_five_in_one(
                 names[model.name].append(model.get_inference_name())
                 if model is killed:
                     os.kill(backend.pids[0], signal.SIGKILL)
-                    time.sleep(0.5)
+                    wait_until_gone(backend)
     assert names["straight"] == [f"straight@{step}" for step in range(1, 6)]
     assert names["killed"] == [f"killed@{step}" for step in range(1, 6)]
     for step in range(6):

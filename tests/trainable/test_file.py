@@ -76,7 +76,7 @@ def test_a_logged_request_brings_its_answer_and_tools(tmp_path: Path) -> None:
 
 
 def test_only_jsonl_is_streamed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only .jsonl"):
+    with pytest.raises(ValueError, match=r"only \.jsonl"):
         iterate_file(tmp_path / "rows.json")
     with pytest.raises(ConfigError, match="shuffle_buffer_size"):
         iterate_file(tmp_path / "rows.jsonl", shuffle_buffer_size=0)

@@ -323,8 +323,9 @@ class Trainee:
                 where=str(self._checkpoints.folder(step)),
                 remedy="give the lora_config that the model was registered with, or another name",
             )
-        for name, tensor in now.items():
-            tensor.copy_(saved[name])
+        with torch.no_grad():
+            for name, tensor in now.items():
+                tensor.copy_(saved[name])
         torch.manual_seed(self._config.train.seed)
 
     def _prepare(self, call: Call) -> Prepared:

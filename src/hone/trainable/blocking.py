@@ -61,9 +61,7 @@ class Blocking:
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """The result of a coroutine, awaited in a loop of its own; beside a running loop, in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _in_a_loop():
         return asyncio.run(work)
     found: list[_T] = []
     faults: list[BaseException] = []
@@ -80,3 +78,11 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     if faults:
         raise faults[0]
     return found[0]
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

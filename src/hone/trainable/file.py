@@ -96,7 +96,7 @@ def iterate_file(
 def get_file_row_count(file_path: str | Path) -> int:
     """Rows of the file; blank lines are none. Raises DataError for a line that is no JSON object."""
     _check_name(file_path)
-    return sum(1 for _ in RowReader(file_path))
+    return 0 if _is_blank(Path(file_path)) else sum(1 for _ in RowReader(file_path))
 
 
 def _epoch(file_path: str | Path, buffer_size: int, seed: int) -> Generator[Trajectory]:
@@ -121,6 +121,14 @@ def _rows(file_path: str | Path) -> Generator[Trajectory]:
                 remedy='write {"messages": [...]}, or train on the file with `hone train`',
             )
         yield Trajectory.of(read)
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file that is there has nothing but space in it."""
+    if not path.is_file():
+        return False  # what reads it says what is wrong
+    with path.open("rb") as file:
+        return all(not line.strip() for line in file)
 
 
 def _check_name(file_path: str | Path) -> None:
