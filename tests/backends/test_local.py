@@ -25,7 +25,7 @@ from tests.backends.in_process import InProcess
 from tests.folders import chat_rows, model_folder
 
 COMPUTE = {"micro_batch_tokens": 256, "threads": 1}
-PLAIN = {"init_args": {"load_in_4bit": False}}
+PLAIN = {"init_args": {"load_in_4bit": False, "dtype": "float32"}}
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ def model(**more: Any) -> TrainableModel:
         ({"_internal_config": {"engine_args": {"gpu_memory_utilisation": 0.7}}}, "gpu_memory_utilisation"),
         ({"_internal_config": {"engine_args": {"gpu_memory_utilization": 70}}}, "share of the GPU"),
         ({"_internal_config": {"init_args": {"token": "x"}}}, "token"),
+        ({"_internal_config": {"init_args": {"dtype": "float61"}}}, "float61"),
         ({"_internal_config": {"chat_template": "a", "chat_template_path": "b"}}, "exclude each other"),
         ({"_internal_config": {"chat_template_tool_schema_format": "vllm"}}, "unknown form"),
     ],

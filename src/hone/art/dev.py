@@ -10,6 +10,7 @@ class InitArgs(TypedDict, total=False):
 
     max_seq_length: int
     load_in_4bit: bool
+    dtype: str | None
     revision: str
 
 

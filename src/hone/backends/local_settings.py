@@ -137,6 +137,7 @@ def _tree(
             "weight_decay": 0.0,
             "max_grad_norm": _MAX_GRAD_NORM,
             "schedule": "constant",
+            "precision": model.internals.precision,
             "seed": _SEED,
         },
         "compute": dict(compute),

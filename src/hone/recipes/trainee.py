@@ -352,7 +352,8 @@ class Trainee:
         identity = self._folder.read_identity() or {}
         torch.set_num_threads(int(identity["threads"]))
         device = take_device(self._config.compute, identity.get("device"), say=self._say)
-        precision = identity.get("precision") or resolve_precision(
+        kept = identity.get("precision") if self._config.train.precision == "auto" else None
+        precision = kept or resolve_precision(
             self._base, self._config, say=self._say, device=device
         )
         self._folder.update_identity(device=device.type, precision=precision)

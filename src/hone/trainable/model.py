@@ -76,6 +76,7 @@ class TrainableModel:
             )
         self.internals = Internals.of(_internal_config)
         check_tool_schema(self.internals.tool_schema)
+        _ = self.internals.precision  # refused now, not when it is registered
         self._registered: _Registered | None = None
         self._client: AsyncOpenAI | None = None
 

@@ -104,7 +104,8 @@ class LoRAConfig:
 
 _BEGINNINGS: Final = ("gaussian", "orthogonal", "loftq")
 
-_INIT_KEYS: Final = ("max_seq_length", "load_in_4bit", "revision")
+_INIT_KEYS: Final = ("max_seq_length", "load_in_4bit", "dtype", "revision")
+_DTYPES: Final = {"auto": "auto", "bfloat16": "bf16", "float32": "fp32"}
 _INTERNAL_KEYS: Final = (
     "init_args",
     "engine_args",
@@ -154,6 +155,18 @@ class Internals:
     chat_template_path: str | None
     chat_template_kwargs: Mapping[str, Any]
     tool_schema: str
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the step, as Hone's `train.precision` names it: what `init_args` calls `dtype`."""
+        said = self.init_args.get("dtype")
+        name = "auto" if said is None else str(said).removeprefix("torch.")
+        if name not in _DTYPES:
+            raise ConfigError(
+                f"_internal_config: init_args: dtype {name!r} is not offered",
+                remedy=nearest(name, _DTYPES),
+            )
+        return _DTYPES[name]
 
     @classmethod
     def of(cls, said: Mapping[str, Any] | None) -> Internals:
