@@ -6,6 +6,7 @@
     │   ├── NoSuchConfig      2    a configuration file that is not there; a FileNotFoundError too
     │   └── ChangedSettings   2    a run goes on only with the settings that it began with
     ├── DataError             3    rows that cannot be used
+    │   └── NothingLeft       3    rows of which nothing is left to train on
     ├── EnvironmentFault      4    what the machine or the files around the rows do not allow
     │   ├── ModelError        4    a model folder: missing, unsafe, incomplete
     │   ├── DiskError         4    no space, no permission, a read or write that failed
@@ -96,6 +97,10 @@ class DataError(HoneError, ValueError):
     """Rows that cannot be used; `where` names file, line and JSON pointer."""
 
     exit_code = 3
+
+
+class NothingLeft(DataError):
+    """Every row was dropped; each was counted with its reason."""
 
 
 class EnvironmentFault(HoneError, RuntimeError):
