@@ -45,6 +45,7 @@ class Chooser:
             self.guide.take(token_id)
 
 
+@torch.inference_mode()
 def choose(logits: Tensor, rows: Sequence[Chooser]) -> list[Chance]:
     """A token for each row of `logits` [n, V], float32, which is changed in place.
 

@@ -53,8 +53,8 @@ class Wanted(Sampling):
     """The same for each time that the reply holds it."""
     logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     """Added to the logits of tokens, by id."""
-    grammar: str | None = None
-    """What the reply must be an instance of (`hone.infer.grammar`)."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema that the reply must fit."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Replies that must have a form: which tokens may come next, by a grammar. It knows no model and no request.
+"""Replies that must fit a JSON schema: which tokens may come next. It knows no model and no request.
 
-llguidance does the work. A grammar is text in its own notation, made here from a JSON schema.
+llguidance does the work.
 """
 
 from __future__ import annotations
@@ -16,50 +16,40 @@ from numpy.typing import NDArray
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
 
-_ANY_OBJECT: Final = {"type": "object"}
+ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
 
 
-def schema_grammar(schema: Mapping[str, Any] | None) -> str:
-    """A grammar of JSON texts that fit `schema`; None is any JSON object. Raises ConfigError for a schema it cannot hold."""
-    try:
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            json.dumps(_ANY_OBJECT if schema is None else schema)
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"the schema cannot be used: {_first_line(error)}") from error
-    return _checked(grammar)
-
-
-def calls_grammar(opens: str, closes: str, names: Mapping[str, Any], *, argument_key: str) -> str:
-    """A grammar of one tool call as JSON between two texts, for functions `names` with the schemas of their arguments."""
-    choices: list[dict[str, Any]] = [
+def call_schema(functions: Mapping[str, Mapping[str, Any]], argument_key: str) -> dict[str, Any]:
+    """The schema of a call of one of `functions`, which are the schemas of their arguments by name."""
+    calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": name}, argument_key: schema or _ANY_OBJECT},
+            "properties": {"name": {"const": name}, argument_key: schema or ANY_OBJECT},
             "required": ["name", argument_key],
             "additionalProperties": False,
         }
-        for name, schema in names.items()
+        for name, schema in functions.items()
     ]
-    schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
-    body = f"%json {json.dumps(schema)}"
-    parts = [json.dumps(opens) if opens else "", "body", json.dumps(closes) if closes else ""]
-    lark = f"start: {' '.join(part for part in parts if part)}\nbody: {body}\n"
-    return _checked(llguidance.LLMatcher.grammar_from_lark(lark))
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
-def _checked(grammar: str) -> str:
-    said = llguidance.LLMatcher.validate_grammar(grammar)
+def check_schema(schema: Mapping[str, Any]) -> str:
+    """The grammar of `schema`. Raises ConfigError for a schema that cannot be held."""
+    try:
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        said = llguidance.LLMatcher.validate_grammar(grammar)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"the schema cannot be used: {_first_line(error)}") from error
     if said and not said.startswith("WARNING"):
         raise ConfigError(f"the schema cannot be used: {_first_line(said)}")
     return grammar
 
 
 class Grammars:
-    """Makes a `Guide` for a reply of one tokenizer."""
+    """Makes a `Guide` for a reply in one tokenizer's tokens."""
 
     def __init__(self, tokenizer: TextTokenizer, *, stop_ids: Sequence[int], width: int) -> None:
-        """`width` is how many logits the model gives. Raises ConfigError for a tokenizer that llguidance cannot read."""
+        """`width` is how many logits the model gives. Raises ConfigError for a tokenizer that cannot be read."""
         try:
             self._tokenizer = llguidance.LLTokenizer(
                 tokenizer.backend_json,
@@ -68,12 +58,12 @@ class Grammars:
             )
         except Exception as error:
             raise ConfigError(
-                f"replies of a given form are not offered for this model's tokenizer: {_first_line(error)}"
+                f"replies of a given form are not offered for this tokenizer: {_first_line(error)}"
             ) from error
 
-    def guide(self, grammar: str) -> Guide:
-        """A guide from the beginning of the grammar. Raises ConfigError where the grammar is refused."""
-        return Guide(self._tokenizer, grammar)
+    def guide(self, schema: Mapping[str, Any]) -> Guide:
+        """A guide for one reply. Raises ConfigError where the schema is refused."""
+        return Guide(self._tokenizer, check_schema(schema))
 
 
 class Guide:

@@ -6,8 +6,9 @@ writer, a vLLM beside us another (`hone.serving.vllm`).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from hone.data.render import Renderer
@@ -62,7 +63,9 @@ class Voice:
     """Most tokens of prompt and reply together."""
     dialect: Dialect
     source: str
-    """Where its weights lie, as a user would name it."""
+    """Where its weights lie."""
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+    """Hold it while using the renderer or its tokenizer: they are not for several threads at once."""
 
 
 class Ticket(Protocol):
