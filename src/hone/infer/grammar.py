@@ -17,6 +17,8 @@ from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError
 
 ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
+# Free space between parts would let a model that is unsure write line breaks without end.
+_COMPACT: Final[Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def call_schema(functions: Mapping[str, Mapping[str, Any]], argument_key: str) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def call_schema(functions: Mapping[str, Mapping[str, Any]], argument_key: str) -
 def check_schema(schema: Mapping[str, Any]) -> str:
     """The grammar of `schema`. Raises ConfigError for a schema that cannot be held."""
     try:
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT)
         said = llguidance.LLMatcher.validate_grammar(grammar)
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"the schema cannot be used: {_first_line(error)}") from error

@@ -29,9 +29,11 @@ class Parts:
     beside marks go with them.
     """
 
-    def __init__(self, dialect: Dialect, schemas: Schemas | None, *, is_thinking: bool) -> None:
+    def __init__(
+        self, dialect: Dialect, schemas: Schemas | None, *, is_thinking: bool, lead: str = ""
+    ) -> None:
         """`schemas` are of the tools that the reply may call, None where it may call none; `is_thinking`: the
-        prompt has opened the reasoning already."""
+        prompt has opened the reasoning already; `lead`: a beginning of the reply that the prompt holds."""
         self._opens, self._closes = dialect.thinking
         self._calls = dialect.calls if schemas else None
         self._schemas = schemas or {}
@@ -41,7 +43,7 @@ class Parts:
         self._thought = is_thinking
         self._begun = False  # whether something of this mode was said
         self._called = False
-        self._held = ""
+        self._held = lead
 
     def push(self, text: str) -> list[Part]:
         """More of the reply."""
