@@ -62,6 +62,7 @@ VERBS = (
     Verb("process", "hone.cli.process:process", "Make raw rows ready for training."),
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
+    Verb("serve", "hone.cli.serve:serve", "Serve runs and models to OpenAI clients."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),

@@ -72,7 +72,7 @@ class Row:
 class Batch:
     """The thread that writes, and its queue."""
 
-    def __init__(self, decoder: Decoder, bounds: Bounds = Bounds(), *, name: str = "model") -> None:
+    def __init__(self, decoder: Decoder, bounds: Bounds, *, name: str = "model") -> None:
         self.decoder = decoder
         self.bounds = bounds
         self._waiting: deque[Row] = deque()
@@ -230,9 +230,8 @@ class Batch:
         piece = row.text.push(chance)
         if piece is not None:
             _told(row, piece)
-        if row.text.is_stopped:
-            self._end(row, "stop")
-        elif row.chooser.guide is not None and row.chooser.guide.is_over:
+        guide = row.chooser.guide
+        if row.text.is_stopped or (guide is not None and guide.is_over):
             self._end(row, "stop")
         elif row.count >= row.most:
             self._end(row, "length")

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def choose(logits: Tensor, rows: Sequence[Chooser]) -> list[Chance]:
     for i, row in enumerate(rows):
         if row.wanted.temperature > 0:
             ids[i] = _drawn(logits[i], row)
-    chosen = [int(i) for i in ids.tolist()]
+    chosen = cast("list[int]", ids.tolist())
     found = [Chance(token, 0.0) for token in chosen]
     if chances is not None:
         for place, i in enumerate(told):
@@ -111,5 +112,6 @@ def _told(chances: Tensor, token: int, top: int) -> Chance:
     likeliest: list[tuple[int, float]] = []
     if top:
         values, ids = chances.topk(min(top, chances.shape[0]))
-        likeliest = [(int(i), float(v)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]
+        places, found = cast("list[int]", ids.tolist()), cast("list[float]", values.tolist())
+        likeliest = list(zip(places, found, strict=True))
     return Chance(token, float(chances[token]), tuple(likeliest))

@@ -8,7 +8,7 @@ Legend: N tokens of a step, n places where logits are wanted, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -25,7 +25,6 @@ from hone.models.load import quiet, takes_packs
 
 BASE = "__base__"
 """PEFT's name for no adapter at all."""
-_Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 @dataclass(eq=False)
@@ -66,6 +65,10 @@ class Decoder(Protocol):
         """A conversation is over."""
         ...
 
+    def adapters_changed(self) -> None:
+        """Adapters came or went."""
+        ...
+
     def step(self, lines: Sequence[Line]) -> Tensor:
         """Read the tokens of `lines`; returns float32 logits [n, V], one for each line that wants what follows."""
         ...
@@ -96,13 +99,11 @@ class Batched:
 
     def adapters_changed(self) -> None:
         """Tell this after adapters came or went."""
-        for handle in self._hooked.values():
-            handle.remove()
-        self._hooked.clear()
+        self.unhook()
         head = cast(nn.Module, self._plain.get_output_embeddings())
-        for module in cast("Any", self._plain).modules():
-            if isinstance(module, LoraLayer) and module is not head:
-                hook: Any = self._name_tokens
+        hook: Any = self._name_tokens
+        for module in cast("Iterable[Any]", self._plain.modules()):
+            if isinstance(module, LoraLayer) and module is not cast(Any, head):
                 layer = cast(nn.Module, module)
                 self._hooked[layer] = layer.register_forward_pre_hook(hook, with_kwargs=True)
         choose: Any = self._choose_places
@@ -111,6 +112,17 @@ class Batched:
         if isinstance(self.model, PeftModel):
             names = self.model.active_adapters
             self._active = names[0] if names else None
+
+    def unhook(self) -> None:
+        """Take what was put on the model's layers off."""
+        for handle in self._hooked.values():
+            handle.remove()
+        self._hooked.clear()
+
+    @property
+    def active(self) -> str:
+        """The adapter that answers where none is named."""
+        return self._active or BASE
 
     def enter(self, seat: Seat) -> None:
         """Give it the next slot."""
@@ -253,14 +265,13 @@ def decoder_of(model: PreTrainedModel | PeftModel, *, batches: bool) -> Batched 
     """The decoder for a model: a batch where its rows may stand together and that gives its own logits."""
     if not batches or not takes_packs(plain_model(model)):
         return Lonely(model)
-    stock = str(plain_model(model).config._attn_implementation)  # noqa: SLF001
+    stock = str(getattr(plain_model(model).config, "_attn_implementation", None) or "eager")
     made = Batched(model)
     if _agrees(made, stock):
         return made
     with quiet():
         plain_model(model).set_attn_implementation(stock)
-    for handle in made._hooked.values():
-        handle.remove()
+    made.unhook()
     return Lonely(model)
 
 
@@ -276,15 +287,18 @@ def _agrees(batched: Batched, stock: str) -> bool:
             ids = torch.tensor([row], device=plain.device)
             want.append(cast(Any, plain)(input_ids=ids, use_cache=False).logits[0, -1].float())
         plain.set_attn_implementation(row_attention.NAME)
-    active = batched._active or BASE
-    seats = [Seat(active), Seat(active)]
+    seats = [Seat(batched.active), Seat(batched.active)]
     for seat in seats:
         batched.enter(seat)
     try:
         first = [Line(s, r[:-2], wants_next=False) for s, r in zip(seats, rows, strict=True)]
         batched.step(first)
-        batched.step([Line(s, r[-2:-1], wants_next=False) for s, r in zip(seats, rows, strict=True)])
-        got = batched.step([Line(s, r[-1:], wants_next=True) for s, r in zip(seats, rows, strict=True)])
+        batched.step(
+            [Line(s, r[-2:-1], wants_next=False) for s, r in zip(seats, rows, strict=True)]
+        )
+        got = batched.step(
+            [Line(s, r[-1:], wants_next=True) for s, r in zip(seats, rows, strict=True)]
+        )
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         return False  # a family that does not ask the attention interface as it says
     finally:

@@ -7,7 +7,6 @@ that text the very call back. So what is read from replies is what the model was
 from __future__ import annotations
 
 import contextlib
-import os.path
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -122,4 +121,7 @@ def _written(
         prompt = template.render([_ASKED], tools, True)
     except TemplateError:
         return ""
-    return whole[len(os.path.commonprefix([whole, prompt])) :]
+    same = 0
+    while same < min(len(whole), len(prompt)) and whole[same] == prompt[same]:
+        same += 1
+    return whole[same:]

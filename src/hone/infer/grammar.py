@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import llguidance
 import numpy as np
@@ -38,7 +38,9 @@ def call_schema(functions: Mapping[str, Mapping[str, Any]], argument_key: str) -
 def check_schema(schema: Mapping[str, Any]) -> str:
     """The grammar of `schema`. Raises ConfigError for a schema that cannot be held."""
     try:
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT)
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(
+            json.dumps(schema), overrides=_COMPACT
+        )
         said = llguidance.LLMatcher.validate_grammar(grammar)
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"the schema cannot be used: {_first_line(error)}") from error
@@ -74,11 +76,13 @@ class Guide:
     def __init__(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> None:
         self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
         if self._matcher.is_error():
-            raise ConfigError(f"the schema cannot be used: {_first_line(self._matcher.get_error())}")
+            raise ConfigError(
+                f"the schema cannot be used: {_first_line(self._matcher.get_error())}"
+            )
 
     def allowed(self, width: int) -> NDArray[np.bool_]:
         """Which of the first `width` ids may come next, the ids that end the reply among them where it may end."""
-        packed = np.frombuffer(cast(bytes, self._matcher.compute_bitmask()), dtype=np.uint8)
+        packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[:width].astype(np.bool_)
         return np.pad(bits, (0, width - len(bits))) if len(bits) < width else bits
 

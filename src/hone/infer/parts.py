@@ -59,9 +59,7 @@ class Parts:
         rest, self._held = self._held, ""
         if self._mode == "thinking":
             self._say(found, "reasoning", rest.rstrip(_BREAKS))
-        elif self._mode == "call":
-            self._settle_call(found, rest, closes="")
-        elif self._mode == "before" and self._is_bare(rest):
+        elif self._mode == "call" or (self._mode == "before" and self._is_bare(rest)):
             self._settle_call(found, rest, closes="")
         else:
             self._say(found, "content", rest.rstrip() if self._called else rest)

@@ -12,7 +12,9 @@ from hone.infer.writer import Chance, Piece
 class ReplyText:
     """Tokens in, pieces out; the pieces joined are the text up to the first stop text, without it."""
 
-    def __init__(self, tokenizer: TextTokenizer, prompt: Sequence[int], stops: Sequence[str]) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, prompt: Sequence[int], stops: Sequence[str]
+    ) -> None:
         self._stream = TextStream(tokenizer, prompt)
         self._stops = [stop for stop in stops if stop]
         self._held: list[tuple[str, Chance]] = []

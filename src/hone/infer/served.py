@@ -11,7 +11,7 @@ from typing import Final
 from hone.errors import HoneError
 from hone.infer.place import Place, find_place
 from hone.infer.writer import UnknownModel
-from hone.models.saved_adapter import CONFIG, WEIGHTS
+from hone.models.saved_adapter import CONFIG, WEIGHTS, read_adapter
 from hone.runs.checkpoint import MANIFEST
 from hone.runs.folder import RunFolder
 
@@ -147,6 +147,18 @@ class Growing(Served):
         base = self._place
         assert base is not None
         return Stand(_stamp(path), lambda: Place("adapter", path, base=base.folder))
+
+
+def growing_base(folder: Path) -> str | None:
+    """The base of a folder that holds `checkpoints/NNNN` and is no run, by the newest of them; None for others."""
+    if RunFolder(folder).is_run or (folder / "config.json").is_file():
+        return None
+    found = [
+        path
+        for path in _entries(folder / "checkpoints")
+        if _NUMBER.fullmatch(path.name) and (path / CONFIG).is_file()
+    ]
+    return str(read_adapter(found[-1])["base_model_name_or_path"]) if found else None
 
 
 def find_place_of_run(target: str, root: Path = Path("runs")) -> RunFolder | None:

@@ -66,9 +66,9 @@ class _Held:
 class Shelf:
     """A `Writer` over models of transformers in this process."""
 
-    def __init__(self, served: Sequence[Served], bounds: Bounds = Bounds()) -> None:
+    def __init__(self, served: Sequence[Served], bounds: Bounds | None = None) -> None:
         self._served = {one.name: one for one in served}
-        self._bounds = bounds
+        self._bounds = bounds or Bounds()
         self._bases: dict[Path, _Weights] = {}
         self._own: dict[Path, _Weights] = {}
         self._held: dict[str, _Held] = {}  # by the full name, checkpoints with their step
@@ -117,9 +117,7 @@ class Shelf:
     def _grammars(self, held: _Held) -> Grammars:
         if held.grammars is None:
             voice = held.voice
-            held.grammars = Grammars(
-                held.writes, stop_ids=voice.stop_ids, width=held.width
-            )
+            held.grammars = Grammars(held.writes, stop_ids=voice.stop_ids, width=held.width)
         return held.grammars
 
     def _find(self, name: str) -> _Held:
@@ -221,9 +219,7 @@ class Shelf:
         held.adapter = active[0] if active else BASE
         return held
 
-    def _started(
-        self, model: PreTrainedModel | PeftModel, *, batches: bool, name: str
-    ) -> _Weights:
+    def _started(self, model: PreTrainedModel | PeftModel, *, batches: bool, name: str) -> _Weights:
         return _Weights(Batch(decoder_of(model, batches=batches), self._bounds, name=name))
 
     def _let_go(self, but: _Held) -> None:

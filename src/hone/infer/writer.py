@@ -81,7 +81,8 @@ class Crowded(HoneError):
 
     def __init__(self, waiting: int, retry_after_s: float) -> None:
         super().__init__(
-            f"{waiting} requests are waiting already", remedy="ask again later, or raise --max-queue"
+            f"{waiting} requests are waiting already",
+            remedy="ask again later, or raise --max-queue",
         )
         self.retry_after_s = retry_after_s
 

@@ -134,15 +134,18 @@ def add_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> 
     adapted = model if isinstance(model, PeftModel) else None
     try:
         if adapted is None:
-            config = LoraConfig.from_pretrained(str(folder), local_files_only=True)
+            config = cast(
+                LoraConfig, LoraConfig.from_pretrained(str(folder), local_files_only=True)
+            )
             plain = cast("PreTrainedModel", model)
             adapted = cast(PeftModel, get_peft_model(plain, config, adapter_name=name))
-        result: Any = adapted.load_adapter(str(folder), name, local_files_only=True)
+        result = cast(Any, adapted).load_adapter(str(folder), name, local_files_only=True)
     except _LOAD_ERRORS as error:
         _take_off(model, adapted, name)
         raise _misfit(str(error).strip().splitlines()[0], folder) from error
     adapted.eval()
-    if any(f".{name}." in key for key in result.missing_keys):
+    lacking = cast("list[str]", result.missing_keys)
+    if any(f".{name}." in key for key in lacking):
         _take_off(model, adapted, name)
         raise _misfit("some of its weights are missing", folder)
     if strangers := _unused(adapted, folder / WEIGHTS, name):
@@ -151,9 +154,7 @@ def add_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> 
     return adapted
 
 
-def _take_off(
-    model: PreTrainedModel | PeftModel, adapted: PeftModel | None, name: str
-) -> None:
+def _take_off(model: PreTrainedModel | PeftModel, adapted: PeftModel | None, name: str) -> None:
     """Remove an adapter that does not fit, and PEFT's layers too where it was the first."""
     if adapted is None or name not in adapted.peft_config:
         return
@@ -225,9 +226,7 @@ def _unused(adapted: PeftModel, path: Path, adapter: str = "default") -> list[st
 
     placed = cast(
         "dict[str, Any]",
-        peft.get_peft_model_state_dict(
-            adapted, adapter_name=adapter, save_embedding_layers=False
-        ),
+        peft.get_peft_model_state_dict(adapted, adapter_name=adapter, save_embedding_layers=False),
     )
     with cast(Any, safe_open)(path, framework="pt") as file:
         names = cast("list[str]", file.keys())

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hone.data.template import TemplateError
@@ -124,7 +124,9 @@ class Answering:
         try:
             begun = await asyncio.shield(work)
         except asyncio.CancelledError:  # what it begins in its thread must not go on
-            work.add_done_callback(lambda done: None if done.exception() else _cancel(done.result()))
+            work.add_done_callback(
+                lambda done: None if done.exception() else _cancel(done.result())
+            )
             raise
         return begun, [Choice(index) for index in range(question.choices)]
 
@@ -244,9 +246,10 @@ def _piece_chunks(begun: _Begun, choice: Choice, piece: Piece) -> list[dict[str,
             tokenizer = begun.voice.renderer.tokenizer
             chances = [chance_object(chance, tokenizer) for chance in piece.chances]
         choice.chances += chances
-    deltas = [choice.add(part) for part in begun.parts[choice.index].push(piece.text)]
+    parts = begun.parts[choice.index].push(piece.text)
+    deltas = [choice.add(part) for part in parts]
     if chances and not deltas:
-        deltas = [{}]
+        deltas.append({})
     return [
         wire.chunk(choice.index, delta, chances=chances if place == 0 else ())
         for place, delta in enumerate(deltas)
@@ -290,7 +293,7 @@ def _seeded(wanted: Wanted, index: int) -> Wanted:
     """Several choices of one seed differ, and come out the same again."""
     if wanted.seed is None or index == 0:
         return wanted
-    return Wanted(**{**vars(wanted), "seed": wanted.seed + index})
+    return replace(wanted, seed=wanted.seed + index)
 
 
 def _cancel(begun: _Begun) -> None:

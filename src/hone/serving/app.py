@@ -43,7 +43,9 @@ def make_app(answering: Answering, rules: Rules) -> App:
     async def model(request: Request) -> Response:
         name = str(request.path_params["name"])
         if name not in await answering.names():
-            raise Refusal(404, f"no model {name!r} is served here", param="model", code="model_not_found")
+            raise Refusal(
+                404, f"no model {name!r} is served here", param="model", code="model_not_found"
+            )
         return JSONResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:

@@ -45,8 +45,12 @@ class ServerProcess:
             surroundings["HONE_API_KEY"] = key  # never among arguments, which everyone can read
         with contextlib.ExitStack() as stack:
             to: Any = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=to, env=surroundings
+            self._process = subprocess.Popen(  # noqa: S603 - a list of words of ours
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=to,
+                env=surroundings,
             )
         told = self._first_line()
         self.base_url = str(told["base_url"])

@@ -91,7 +91,10 @@ class Gate:
         headers = _headers(scope)
         if self._rules.hosts is not None:
             # A page elsewhere may point a name of its own at this machine: the name tells.
-            for name, value in (("host", headers.get("host", "")), ("origin", headers.get("origin"))):
+            for name, value in (
+                ("host", headers.get("host", "")),
+                ("origin", headers.get("origin")),
+            ):
                 if value is not None and _host(value) not in self._rules.hosts:
                     raise Refusal(403, f"this server is not called by that name ({name} header)")
         length = headers.get("content-length", "0")

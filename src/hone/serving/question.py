@@ -196,13 +196,19 @@ def _forced(value: object, tools: Sequence[Mapping[str, Any]]) -> tuple[str, ...
         return names
     if isinstance(value, dict):
         function: Any = cast("dict[str, Any]", value).get("function")
-        name: Any = cast("dict[str, Any]", function).get("name") if isinstance(function, dict) else None
+        name: Any = (
+            cast("dict[str, Any]", function).get("name") if isinstance(function, dict) else None
+        )
         if name in names:
             return (str(name),)
-        raise Refusal(400, f"tool_choice names no tool of this request: {name!r}", param="tool_choice")
+        raise Refusal(
+            400, f"tool_choice names no tool of this request: {name!r}", param="tool_choice"
+        )
     wrong = "there are no tools" if value == "required" else "found something else"
     raise Refusal(
-        400, f'tool_choice is "none", "auto", "required" or a function; {wrong}', param="tool_choice"
+        400,
+        f'tool_choice is "none", "auto", "required" or a function; {wrong}',
+        param="tool_choice",
     )
 
 
@@ -216,7 +222,9 @@ def _schema(fields: _Fields) -> Mapping[str, Any] | None:
             return {"type": "object"}
         case "json_schema":
             named: Any = said.get("json_schema")
-            schema: Any = cast("dict[str, Any]", named).get("schema") if isinstance(named, dict) else None
+            schema: Any = (
+                cast("dict[str, Any]", named).get("schema") if isinstance(named, dict) else None
+            )
             if isinstance(schema, dict):
                 return cast("dict[str, Any]", schema)
             raise Refusal(

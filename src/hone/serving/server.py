@@ -21,6 +21,7 @@ from hone.serving.gate import LOOPBACK, Rules
 
 _START_S: Final = 30.0
 _END_S: Final = 3
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - the address as a user may give it
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,20 @@ class Address:
         """Whether only this machine can reach it."""
         return self.host in LOOPBACK
 
-    @property
-    def rules(self) -> Rules:
-        """What its gate lets pass. Raises ConfigError for an open door without a key."""
-        if self.is_loopback:
-            return Rules(self.key, LOOPBACK | {name.lower() for name in self.names})
-        if not self.key:
+    def check(self) -> None:
+        """Raises ConfigError for an open door without a key."""
+        if not self.is_loopback and not self.key:
             raise ConfigError(
                 f"{self.host} can be reached from other machines, and no API key is set",
                 remedy="set HONE_API_KEY, or leave out --host",
             )
+
+    @property
+    def rules(self) -> Rules:
+        """What its gate lets pass. Raises ConfigError as `check` does."""
+        self.check()
+        if self.is_loopback:
+            return Rules(self.key, LOOPBACK | {name.lower() for name in self.names})
         return Rules(self.key, frozenset(self.names) | {self.host} if self.names else None)
 
 
@@ -76,7 +81,7 @@ class Server:
             )
         )
         shown = f"[{address.host}]" if ":" in address.host else address.host
-        self.url = f"http://{'127.0.0.1' if shown == '0.0.0.0' else shown}:{self.port}"
+        self.url = f"http://{'127.0.0.1' if shown == _EVERYWHERE else shown}:{self.port}"
         self._thread: threading.Thread | None = None
 
     @property
@@ -128,7 +133,9 @@ def _listen(address: Address) -> socket.socket:
         made.close()
         taken = error.errno == errno.EADDRINUSE
         raise EnvironmentFault(
-            f"port {address.port} is in use" if taken else f"cannot listen: {error.strerror or error}",
+            f"port {address.port} is in use"
+            if taken
+            else f"cannot listen: {error.strerror or error}",
             where=f"{address.host}:{address.port}",
             remedy="set --port to another one (0 takes a free one)" if taken else "see --host",
         ) from error
