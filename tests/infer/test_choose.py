@@ -15,7 +15,9 @@ from hone.infer.completer import Wanted
 LOGITS = torch.tensor([1.0, 3.0, 2.9, -1.0, 0.0])
 
 
-def one(wanted: Wanted, written: dict[int, int] | None = None, logits: torch.Tensor = LOGITS) -> Any:
+def one(
+    wanted: Wanted, written: dict[int, int] | None = None, logits: torch.Tensor = LOGITS
+) -> Any:
     row = Chooser(wanted, None, logits.shape[0], Counter(written or {}))
     return choose(logits.clone()[None], [row])[0]
 

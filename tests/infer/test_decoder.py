@@ -38,7 +38,9 @@ def written_by_generate(model: PreTrainedModel, prompt: list[int]) -> list[int]:
     return whole[0, len(prompt) :].tolist()
 
 
-def written_in_turns(decoder: Batched | Lonely, prompts: list[list[int]], chunk: int) -> list[list[int]]:
+def written_in_turns(
+    decoder: Batched | Lonely, prompts: list[list[int]], chunk: int
+) -> list[list[int]]:
     """Each conversation enters two steps after the one before, its prompt in parts, and leaves when it is done."""
     waiting = list(range(len(prompts)))
     seats: dict[int, Seat] = {}

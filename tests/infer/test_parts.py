@@ -117,7 +117,9 @@ def test_a_family_is_read_as_its_template_writes(name: str) -> None:
     prompt = template.render([asked], (), True)
     written = template.render([asked, told]).removeprefix(prompt).partition("<|e|>")[0]
     found = parted(list(written), dialect)
-    assert [json.dumps(dict(p.call.arguments)) for p in found if p.call] == ['{"at": "12", "many": 3}']
+    assert [json.dumps(dict(p.call.arguments)) for p in found if p.call] == [
+        '{"at": "12", "many": 3}'
+    ]
     assert [p.kind for p in found] == ["call"]
 
 

@@ -72,6 +72,10 @@ def make_app(answering: Answering, rules: Rules) -> App:
         refusal = refusal_of(error)
         return JSONResponse(refusal.body, refusal.status, headers=refusal.headers)
 
+    async def crashed(_: Request, error: Exception) -> Response:
+        del error  # the gate prints it
+        return JSONResponse(error_object(500, "the server failed at this request"), 500)
+
     async def gone(_: Request, error: Exception) -> Response:
         del error
         return Response(status_code=499)  # nobody reads it
@@ -83,7 +87,7 @@ def make_app(answering: Answering, rules: Rules) -> App:
         Route("/v1/chat/completions", chat, methods=["POST"]),
     ]
     handlers: dict[Any, Any] = {
-        Refusal: refused, HTTPException: unknown, HoneError: fault, ClientGone: gone,
+        Refusal: refused, HTTPException: unknown, HoneError: fault, ClientGone: gone, Exception: crashed,
     }  # fmt: skip
     return Gate(Starlette(routes=routes, exception_handlers=handlers), rules)
 

@@ -77,7 +77,8 @@ class VllmWriter:
         found = shutil.which(executable)
         if found is None:
             raise EnvironmentFault(
-                "vLLM is not installed here", remedy="pip install vllm, or set --engine transformers"
+                "vLLM is not installed here",
+                remedy="pip install vllm, or set --engine transformers",
             )
         self._served = {one.name: one for one in served}
         self._base = _one_base(served)
@@ -91,7 +92,13 @@ class VllmWriter:
         self._threads = ThreadPoolExecutor(self._bound, thread_name_prefix="hone-vllm")
         command = [found, "serve", str(self._base), "--host", "127.0.0.1"]
         command += ["--port", str(self._port), "--served-model-name", "base"]
-        command += ["--max-num-seqs", str(rows), "--enable-lora", "--max-lora-rank", str(_MOST_RANK)]
+        command += [
+            "--max-num-seqs",
+            str(rows),
+            "--enable-lora",
+            "--max-lora-rank",
+            str(_MOST_RANK),
+        ]
         surroundings = {**os.environ, "VLLM_API_KEY": self._key}
         surroundings["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
         surroundings.pop("HONE_API_KEY", None)
@@ -163,9 +170,7 @@ class VllmWriter:
         read = reading_of(place)
         ends = [read.renderer.tokenizer.decode([i]) for i in read.stop_ids]
         dialect = find_dialect(read.renderer.template, ends)
-        voice = Voice(
-            name, read.renderer, read.stop_ids, read.limit, dialect, str(place.folder)
-        )
+        voice = Voice(name, read.renderer, read.stop_ids, read.limit, dialect, str(place.folder))
         return _Known(voice, remote, stand)
 
     def _adapter_folder(self, place: Place, name: str) -> Path:
@@ -224,9 +229,7 @@ class VllmWriter:
         """One reply, in a thread of its own."""
         try:
             if not reply.cancelled:
-                reply.connection.request(
-                    "POST", "/v1/completions", json.dumps(body), self._headers
-                )
+                reply.connection.request("POST", "/v1/completions", json.dumps(body), self._headers)
                 answer = reply.connection.getresponse()
                 if answer.status != 200:
                     raise RemoteError(f"vLLM refuses: {_reason(answer)}")
@@ -313,7 +316,9 @@ def _chances(ids: Sequence[int], told: Any) -> Iterator[Chance]:
     for place, token in enumerate(ids):
         value = values[place] if place < len(values) else None
         top = (tops[place] if place < len(tops) else None) or {}
-        ranked = sorted(((int(k.rpartition(":")[2]), v) for k, v in top.items()), key=lambda x: -x[1])
+        ranked = sorted(
+            ((int(k.rpartition(":")[2]), v) for k, v in top.items()), key=lambda x: -x[1]
+        )
         yield Chance(token, 0.0 if value is None else value, tuple(ranked))
 
 
