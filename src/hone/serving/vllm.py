@@ -6,6 +6,7 @@ ours. It knows no torch. What it cannot serve (checkpoints that hold more than a
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -44,13 +45,16 @@ class _Reply:
     cancelled: bool = False
     tokens: int = 0
     cut: threading.Lock = field(default_factory=threading.Lock)
+    wire: socket.socket | None = None
+    """Under the connection, which forgets it once the answer has begun."""
 
     def cancel(self) -> None:
         """As `Ticket.cancel`; vLLM frees the place when the connection is gone."""
         self.cancelled = True
         with self.cut:
-            if self.connection.sock is not None:
-                self.connection.sock.shutdown(socket.SHUT_RDWR)
+            if self.wire is not None:
+                with contextlib.suppress(OSError):
+                    self.wire.shutdown(socket.SHUT_RDWR)
 
     def say(self, what: Piece | Ended) -> None:
         """Tell it, unless nobody waits."""
@@ -230,6 +234,9 @@ class VllmWriter:
         try:
             if not reply.cancelled:
                 reply.connection.request("POST", "/v1/completions", json.dumps(body), self._headers)
+                reply.wire = reply.connection.sock
+                if reply.cancelled:
+                    return
                 answer = reply.connection.getresponse()
                 if answer.status != 200:
                     raise RemoteError(f"vLLM refuses: {_reason(answer)}")
@@ -242,6 +249,7 @@ class VllmWriter:
             reply.say(Ended("length", reply.tokens, said))
         finally:
             with reply.cut:
+                reply.wire = None
                 reply.connection.close()
             with self._lock:
                 self._under_way.discard(reply)
