@@ -124,9 +124,7 @@ class Answering:
         try:
             begun = await asyncio.shield(work)
         except asyncio.CancelledError:  # what it begins in its thread must not go on
-            work.add_done_callback(
-                lambda done: None if done.exception() else _cancel(done.result())
-            )
+            work.add_done_callback(_cancel_later)
             raise
         return begun, [Choice(index) for index in range(question.choices)]
 
@@ -294,6 +292,11 @@ def _seeded(wanted: Wanted, index: int) -> Wanted:
     if wanted.seed is None or index == 0:
         return wanted
     return replace(wanted, seed=wanted.seed + index)
+
+
+def _cancel_later(begun: asyncio.Future[_Begun]) -> None:
+    if not begun.cancelled() and begun.exception() is None:
+        _cancel(begun.result())
 
 
 def _cancel(begun: _Begun) -> None:

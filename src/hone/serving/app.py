@@ -53,7 +53,7 @@ def make_app(answering: Answering, rules: Rules) -> App:
         if not question.stream:
             return JSONResponse(await _while_listening(answering.whole(question), request.receive))
         chunks = answering.chunks(question)
-        first = await _while_listening(anext(chunks), request.receive)
+        first: dict[str, Any] = await _while_listening(anext(chunks), request.receive)
         return Events(first, chunks)
 
     async def refused(_: Request, error: Exception) -> Response:

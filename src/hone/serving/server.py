@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from hone.serving.gate import LOOPBACK, Rules
 
 _START_S: Final = 30.0
 _END_S: Final = 3
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - the address as a user may give it
 
 
@@ -90,11 +92,10 @@ class Server:
         return f"{self.url}/v1"
 
     def run(self) -> None:
-        """Serve on this thread until a signal or `stop`; afterwards everything is freed."""
+        """Serve on this thread until SIGINT, SIGTERM or `stop`; afterwards everything is freed."""
         try:
-            self._uvicorn.run(sockets=[self._socket])
-        except KeyboardInterrupt:
-            pass
+            with _signals_left():
+                self._uvicorn.run(sockets=[self._socket])
         finally:
             self._answering.close()
             self._writer.close()
@@ -120,6 +121,24 @@ class Server:
         self._uvicorn.should_exit = True
         if self._thread is not None and threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+@contextlib.contextmanager
+def _signals_left() -> Generator[None]:
+    """uvicorn ends at a signal and then raises it anew: by then it has been heeded, and there is more to free."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _heeded) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heeded(*_: object) -> None:
+    """The signal has been answered already."""
 
 
 def _listen(address: Address) -> socket.socket:
