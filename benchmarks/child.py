@@ -21,7 +21,9 @@ _MEMORY_SHARE = 0.7  # of what is free when the process starts
 _SAID = 400  # characters of an error that are kept
 
 
-def run(script: str, job: dict[str, Any], *, patience: float) -> dict[str, Any]:
+def run(
+    script: str, job: dict[str, Any], *, patience: float, python: str = sys.executable
+) -> dict[str, Any]:
     """The answer of `script` to a job, or `{"failed": why}` where it crashed or took too long."""
     threads = str(job["threads"])
     environment = {
@@ -39,7 +41,7 @@ def run(script: str, job: dict[str, Any], *, patience: float) -> dict[str, Any]:
     asked = {**job, "memory_bytes": int(_free_bytes() * _MEMORY_SHARE)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second start finds bytecode
     load = os.getloadavg()[0]
-    command = [sys.executable, str(HERE / script), json.dumps(asked)]
+    command = [python, str(HERE / script), json.dumps(asked)]
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=patience, check=False

@@ -46,7 +46,8 @@ def case_tables(name: str, case: Results) -> str:
         if precision in case:
             lines += ["", f"### {name}, {precision}", ""]
             lines += _duel(case[precision]["duel"])
-            lines += _trials(case[precision].get("trials", {}))
+            for peer, trials in case[precision].get("trials", {}).items():
+                lines += _trials(peer, trials)
             lines += _shares(case[precision].get("shares"))
     return "\n".join(lines)
 
@@ -82,12 +83,12 @@ def _duel(duel: Results) -> list[str]:
     return [*lines, "", "Before the first step: " + "; ".join(starts) + "."]
 
 
-def _trials(trials: Results) -> list[str]:
+def _trials(peer: str, trials: Results) -> list[str]:
     if not trials:
         return []
     lines = [
         "",
-        "| TRL's setting | tokens / CPU s | computed / given | peak MiB |",
+        f"| {peer}'s setting | tokens / CPU s | computed / given | peak MiB |",
         "|---|---|---|---|",
     ]
     for name, trial in trials.items():
@@ -98,7 +99,7 @@ def _trials(trials: Results) -> list[str]:
                 f"| {name} | {trial['tokens_per_cpu_second']:,.0f} "
                 f"| {trial['computed_share']:.2f} | {trial['peak_rss_mib']:,} |"
             )
-    return [*lines, "", f"TRL's best here: {best(trials)}."]
+    return [*lines, "", f"{peer}'s best here: {best(trials)}."]
 
 
 def _shares(shares: Results | None) -> list[str]:

@@ -1,6 +1,6 @@
-"""Training speed of Hone beside TRL's SFTTrainer at its best settings, measured alternately in one run.
+"""Training speed of Hone beside TRL, and LLaMA-Factory, at their best settings, measured alternately in one run.
 
-    python benchmarks/throughput.py [--case gsm8k-5m|gsm8k-30m|tau-5m|all] [--threads 1] [--json FILE]
+    python benchmarks/throughput.py [--case gsm8k-5m|gsm8k-30m|tau-5m|all] [--llamafactory PYTHON] [--json FILE]
 
 It knows the order of measurements and what is compared with what; the sides measure themselves.
 """
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median_low as median
 from typing import Any
 
 import machine
+import peers
 import report
-import trl_settings
 from cases import BATCH, CASES, Case, Laid, lay
 from child import run
 from duel import Duel
@@ -58,6 +60,9 @@ class _Measured:
         self.steps = asked.steps or (3 if asked.small else case.steps)
         self.trial_steps = min(self.steps, 2 if asked.small else case.trial_steps)
         self.results: Results = {"steps": self.steps, "threads": asked.threads}
+        self.peers = {} if asked.hone_only else {"TRL": peers.trl()}
+        if asked.llamafactory:
+            self.peers["LLaMA-Factory"] = peers.llamafactory(asked.llamafactory)
 
     def go(self, keep: Any) -> None:
         """Measure everything, calling `keep` after each part."""
@@ -69,16 +74,25 @@ class _Measured:
         for precision in self.asked.precision:
             found: Results = {}
             self.results[precision] = found
-            if not self.asked.hone_only:
-                found["trials"] = self._trials(precision)
+            found["trials"] = {}
+            for peer in self.peers.values():
+                found["trials"][peer.name] = self._trials(peer, precision)
                 keep()
-            found["duel"] = self._duel(precision, found.get("trials", {}))
+            found["duel"] = self._duel(precision, found["trials"])
             keep()
             if not self.asked.skip_shares:
                 found["shares"] = self._shares(precision, found["duel"])
                 keep()
 
-    def _run(self, script: str, *, steps: int, precision: str, **more: Any) -> Results:
+    def _run(
+        self,
+        script: str,
+        *,
+        steps: int,
+        precision: str,
+        peer: peers.Peer | None = None,
+        **more: Any,
+    ) -> Results:
         job = {
             **Laid.to_json(self.laid),
             "folder": str(self.folder),
@@ -89,7 +103,8 @@ class _Measured:
             "environment": _KEEP_MEMORY if self.asked.keep_memory else {},
             **more,
         }
-        return run(script, job, patience=self.asked.patience)
+        python = sys.executable if peer is None else peer.python
+        return run(script, job, patience=self.asked.patience, python=python)
 
     def _hone(self, *, precision: str, steps: int | None = None, **settings: str) -> Results:
         named = {name.replace("__", "."): value for name, value in settings.items()}
@@ -104,36 +119,42 @@ class _Measured:
             return {"failed": "Hone itself failed"}
         return self._run("shares.py", steps=2, precision=precision, budget=median(budgets))
 
-    def _trials(self, precision: str) -> Results:
-        """Each of TRL's settings once, briefly, and the three best once more: a busy minute decides nothing.
+    def _trials(self, peer: peers.Peer, precision: str) -> Results:
+        """Each of a peer's settings once, briefly, and the three best once more: a busy minute decides nothing.
 
         Of long rows, where a trial takes minutes, further arithmetics are tried at the two best settings.
         """
         trials: Results = {}
-        chosen = trl_settings.settings(self.case.kind, compiled=self.asked.compile)
-        for arithmetic in trl_settings.PRECISIONS[precision]:
+        chosen = peer.settings(self.case.kind, compiled=self.asked.compile)
+        for arithmetic in peer.precisions[precision]:
             names = [name for name in chosen if not self.asked.trl or name in self.asked.trl]
             if trials and self.case.kind == "airline":
                 names = [trials[ranked]["name"] for ranked in report.ranked(trials)[:2]]
             for name in dict.fromkeys(names):
                 tried = {"arithmetic": arithmetic, "name": name, "setting": chosen[name]}
-                trials[f"{arithmetic}, {name}"] = {**tried, **self._trial(tried)}
+                trials[f"{arithmetic}, {name}"] = {**tried, **self._trial(peer, tried)}
         for name in report.ranked(trials)[: 0 if self.asked.small else _FINALISTS]:
-            trials[name] = report.better(trials[name], self._trial(trials[name]))
+            trials[name] = report.better(trials[name], self._trial(peer, trials[name]))
         return trials
 
-    def _trial(self, tried: Results) -> Results:
-        trial = self._run(
-            "trl_side.py",
-            steps=self.trial_steps,
-            precision=tried["arithmetic"],
-            setting=trl_settings.briefly(tried["setting"], self.case.trial_rows),
-        )
-        print(f"  TRL {tried['arithmetic']}, {tried['name']}: {report.rate(trial)}", flush=True)
+    def _trial(self, peer: peers.Peer, tried: Results) -> Results:
+        setting = peers.briefly(tried["setting"], self.case.trial_rows)
+        trial = self._peer(peer, self.trial_steps, {**tried, "setting": setting})
+        about = f"{peer.name} {tried['arithmetic']}, {tried['name']}"
+        print(f"  {about}: {report.rate(trial)}", flush=True)
         return trial
 
+    def _peer(self, peer: peers.Peer, steps: int, tried: Results) -> Results:
+        return self._run(
+            peer.script,
+            steps=steps,
+            precision=tried["arithmetic"],
+            setting=tried["setting"],
+            peer=peer,
+        )
+
     def _duel(self, precision: str, trials: Results) -> Results:
-        """Hone, its own variants and TRL's best, one after the other, again and again."""
+        """Hone, its own variants and each peer's best, one after the other, again and again."""
         duel = Duel()
         duel.add("Hone", lambda: self._hone(precision=precision))
         if self.case.kind == "airline":
@@ -141,18 +162,12 @@ class _Measured:
                 "Hone, share_prefixes=false",
                 lambda: self._hone(precision=precision, compute__share_prefixes="false"),
             )
-        best = report.best(trials)
-        if best is not None:
-            trial = trials[best]
-            duel.add(
-                f"TRL ({best})",
-                lambda: self._run(
-                    "trl_side.py",
-                    steps=self.steps,
-                    precision=trial["arithmetic"],
-                    setting=trial["setting"],
-                ),
-            )
+        for peer in self.peers.values():
+            best = report.best(trials[peer.name])
+            if best is not None:
+                tried = trials[peer.name][best]
+                side = partial(self._peer, peer, self.steps, tried)
+                duel.add(f"{peer.name} ({best})", side)
         duel.go(repeats=1 if self.asked.small else self.asked.repeats)
         duel.add("Hone, pack=false", lambda: self._hone(precision=precision, compute__pack="false"))
         duel.go_last()
@@ -171,7 +186,10 @@ def _arguments() -> argparse.Namespace:
         "--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"]
     )
     parser.add_argument(
-        "--trl", nargs="+", metavar="SETTING", help="try only these of TRL's settings"
+        "--trl", nargs="+", metavar="SETTING", help="try only these of the peers' settings"
+    )
+    parser.add_argument(
+        "--llamafactory", metavar="PYTHON", help="interpreter of an environment with LLaMA-Factory"
     )
     parser.add_argument("--compile", action="store_true", help="try TRL with torch.compile as well")
     parser.add_argument(
@@ -179,7 +197,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="have glibc keep freed memory, on both sides; neither does by itself",
     )
-    parser.add_argument("--hone-only", action="store_true", help="leave TRL out")
+    parser.add_argument("--hone-only", action="store_true", help="leave the peers out")
     parser.add_argument("--skip-shares", action="store_true", help="leave the matrix products out")
     parser.add_argument(
         "--patience", type=float, default=3600, help="seconds after which one process is stopped"

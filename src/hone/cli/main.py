@@ -50,6 +50,7 @@ class Verb:
 VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
+    Verb("plan", "hone.cli.plan:plan", "Say what a run will take: memory, steps, time, disk."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
     Verb(
         "validate",
@@ -65,6 +66,7 @@ VERBS = (
     Verb("serve", "hone.cli.serve:serve", "Serve runs and models to OpenAI clients."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
+    Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
     Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),
@@ -155,10 +157,13 @@ def _usage_remedy(error: TyperException, arguments: Sequence[str]) -> str:
     command = f"hone {asked}" if asked in {verb.name for verb in VERBS} else "hone"
     remedy = f"`{command} --help` shows what is allowed"
     unknown = re.match(r"No such option: --([\w.-]+)$", error.format_message())
-    if asked != "train" or unknown is None:
+    if asked not in ("plan", "train") or unknown is None:
         return remedy
-    from hone.config.fields import nearest_name, settings
+    from hone.config.fields import declined, nearest_name, settings
 
+    instead = declined(unknown[1])
+    if instead is not None:
+        return instead
     near = nearest_name(unknown[1].replace("-", "_"))
     return f"a setting is written {near}=VALUE; {remedy}" if near in settings() else remedy
 

@@ -219,6 +219,7 @@ def _answers(process: subprocess.Popen[bytes]) -> bool:
 
     A job may take as long as it works: what counts is that time passes in which it does not.
     """
+    assert process.stdout is not None
     idle, before = 0, None
     while idle < _IDLE_LOOKS:
         if select.select([process.stdout], [], [], _LOOK_SECONDS)[0]:

@@ -1,4 +1,4 @@
-"""The settings that TRL is tried at, so that it is compared at its best. It runs nothing.
+"""The peers, and the settings that each is tried at, so that it is compared at its best. It runs nothing.
 
 A step always takes 8 rows: `rows` at a time in `passes` forward and backward passes. With packing a pass takes one
 pack, and the packs of a step hold about as many tokens as 8 rows do.
@@ -6,15 +6,49 @@ pack, and the packs of a step hold about as many tokens as 8 rows do.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 Setting = dict[str, Any]
 
-PRECISIONS = {
-    "fp32": ("fp32",),
-    "bf16": ("bf16-autocast", "pure-bf16", "pure-bf16-autocast"),
-}
-"""Of TRL, by Hone's: weights and arithmetic in float32; arithmetic, weights, or both in bfloat16."""
+
+@dataclass(frozen=True)
+class Peer:
+    """A system that Hone is measured beside."""
+
+    name: str
+    script: str
+    precisions: dict[str, tuple[str, ...]]
+    """By Hone's: weights and arithmetic in float32; arithmetic, weights, or both in bfloat16."""
+    python: str = sys.executable
+    only_padded: bool = False
+    """Whether it is tried without packing only: its own kind needs a GPU's attention."""
+
+    def settings(self, kind: str, *, compiled: bool = False) -> dict[str, Setting]:
+        """By name, for rows of a kind. `compiled` adds torch.compile, which spends minutes before its first step."""
+        chosen = _LONG if kind == "airline" else _SHORT
+        if self.only_padded:
+            return {name: one for name, one in chosen.items() if set(one) <= _PADDED}
+        return {**chosen, **_COMPILED} if compiled else chosen
+
+
+def trl() -> Peer:
+    """TRL's SFTTrainer, of this environment."""
+    precisions = {
+        "fp32": ("fp32",),
+        "bf16": ("bf16-autocast", "pure-bf16", "pure-bf16-autocast"),
+    }
+    return Peer("TRL", "trl_side.py", precisions)
+
+
+def llamafactory(python: str) -> Peer:
+    """LLaMA-Factory, of the environment whose interpreter is `python`."""
+    precisions = {"fp32": ("fp32",), "bf16": ("bf16-autocast", "pure-bf16")}
+    return Peer("LLaMA-Factory", "llamafactory_side.py", precisions, python, only_padded=True)
+
+
+_PADDED = {"rows", "passes", "group", "attention"}
 
 _SHORT: dict[str, Setting] = {
     "default, 8 x 1": {"rows": 8, "passes": 1},
@@ -53,9 +87,3 @@ _COMPILED = {
 def briefly(setting: Setting, rows: int) -> Setting:
     """The same setting with steps of about `rows` rows."""
     return {**setting, "passes": max(1, setting["passes"] * rows // 8)}
-
-
-def settings(kind: str, *, compiled: bool = False) -> dict[str, Setting]:
-    """By name, for rows of a kind. `compiled` adds torch.compile, which spends minutes before its first step."""
-    chosen = _LONG if kind == "airline" else _SHORT
-    return {**chosen, **_COMPILED} if compiled else chosen
