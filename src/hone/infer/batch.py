@@ -30,6 +30,13 @@ _STEP: Final = threading.Lock()  # models take turns: each uses every core
 _T = TypeVar("_T")
 
 
+class Closed(HoneError):
+    """This model is not in memory any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is closing")
+
+
 @dataclass(frozen=True)
 class Bounds:
     """How much is done at once."""
@@ -96,7 +103,7 @@ class Batch:
         adapter: str = BASE,
         guide: Guide | None = None,
     ) -> Row:
-        """Queue a reply. `width` is how many logits are the model's own. Raises Crowded where too many wait."""
+        """Queue a reply. `width` is how many logits are the model's own. Raises Crowded where too many wait, Closed after `close`."""
         row = Row(
             prompt,
             Chooser(wanted, guide, width),
@@ -109,7 +116,7 @@ class Batch:
         )
         with self._changed:
             if self._closing:
-                raise HoneError("the server is closing")
+                raise Closed
             if len(self._waiting) >= self.bounds.waiting:
                 ahead = len(self._waiting) / self.bounds.rows
                 raise Crowded(len(self._waiting), max(1.0, ahead * self._took_s))
@@ -122,7 +129,7 @@ class Batch:
         done: Future[_T] = Future()
         with self._changed:
             if self._closing:
-                raise HoneError("the server is closing")
+                raise Closed
             self._jobs.append((job, done))
             self._changed.notify()
         return done.result()
@@ -161,7 +168,7 @@ class Batch:
         self._shut()
 
     def _shut(self) -> None:
-        gone = HoneError("the server is closing")
+        gone = Closed()
         for row in [*self._rows, *self._waiting]:
             _told(row, Ended("length", row.count, gone))
         for _, done in self._jobs:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hone.data.tokenizer import TextTokenizer
 from hone.errors import ConfigError, HoneError, nearest
-from hone.infer.batch import Batch, Bounds, Row
+from hone.infer.batch import Batch, Bounds, Closed, Row
 from hone.infer.checkpoint_adapter import is_plain, write_adapter
 from hone.infer.completer import Wanted
 from hone.infer.decoder import BASE, decoder_of
@@ -35,6 +35,7 @@ from hone.models.new_tokens import row_count
 from hone.models.saved_adapter import add_adapter, stands_beside_others
 
 _MOST_ADAPTERS: Final = 32  # on one base, those that nobody asked for lately go first
+_TRIES: Final = 3
 _MOST_SPARES: Final = 1  # sets of weights of their own that are kept beside the newest
 
 
@@ -46,6 +47,10 @@ class _Weights:
     used_s: float = 0.0
     adapters: dict[str, _Held] = field(default_factory=dict["str", "_Held"])
     """Those that stand on it, by the name that PEFT knows."""
+    asked_s: dict[str, float] = field(default_factory=dict[str, float])
+    """When each of them was asked for last."""
+    gone: set[str] = field(default_factory=set[str])
+    """Those that were taken off."""
 
 
 @dataclass(eq=False)
@@ -59,7 +64,6 @@ class _Held:
     stand: Stand
     writes: TextTokenizer
     """For replies: a tokenizer is not for several threads, and prompts are read in others."""
-    used_s: float = 0.0
     grammars: Grammars | None = None
 
 
@@ -86,7 +90,20 @@ class Shelf:
 
     def write(self, voice: Voice, prompt: Sequence[int], wanted: Wanted, tell: Tell) -> Row:
         """As `Writer.write`."""
-        held = self._find(voice.name)
+        for _ in range(_TRIES):
+            held = self._find(voice.name)
+            try:
+                row = self._queue(held, voice, prompt, wanted, tell)
+            except Closed:
+                continue
+            if held.adapter not in held.weights.gone:
+                return row
+            row.cancel()  # it was let go between the two: without it the base would answer
+        raise HoneError(f"{voice.name} is let go as often as it is opened")
+
+    def _queue(
+        self, held: _Held, voice: Voice, prompt: Sequence[int], wanted: Wanted, tell: Tell
+    ) -> Row:
         guide = None
         if wanted.schema is not None:
             guide = self._grammars(held).guide(wanted.schema)
@@ -137,12 +154,13 @@ class Shelf:
                     held = self._open(name, stand)
                     self._held[name] = held
                     self._let_go(held)
-        held.used_s = held.weights.used_s = time.monotonic()
+        held.weights.used_s = held.weights.asked_s[held.adapter] = time.monotonic()
         return held
 
     def _open(self, name: str, stand: Stand) -> _Held:
         """The same weights under another name are not loaded twice."""
-        for other in self._held.values():
+        others = [held for one in self._bases.values() for held in one.adapters.values()]
+        for other in [*self._held.values(), *others]:
             if other.stand.stamp == stand.stamp:
                 voice = replace(other.voice, name=name)
                 return replace(other, voice=voice, stand=stand)
@@ -225,27 +243,34 @@ class Shelf:
     def _let_go(self, but: _Held) -> None:
         """Close what was asked for longest ago, where there is too much and nobody uses it."""
         weights = but.weights
-        spare = sorted(weights.adapters.items(), key=lambda item: item[1].used_s)
-        for adapter, held in spare[: max(0, len(spare) - _MOST_ADAPTERS)]:
-            if held is not but and held.adapter != but.adapter and not weights.batch.uses(adapter):
-                self._take_off(weights, adapter)
+        spare = sorted(weights.adapters, key=lambda adapter: weights.asked_s.get(adapter, 0.0))
+        for adapter in [name for name in spare if name != but.adapter][
+            : max(0, len(spare) - _MOST_ADAPTERS)
+        ]:
+            self._take_off(weights, adapter)
         if len(self._own) <= _MOST_SPARES + sum(not one.grows for one in self._served.values()) + 1:
             return
         for folder, own in sorted(self._own.items(), key=lambda item: item[1].used_s):
             if own is not weights and not own.batch.busy:
-                own.batch.close()
                 del self._own[folder]
                 self._held = {n: h for n, h in self._held.items() if h.weights is not own}
+                own.batch.close()
                 return
 
     def _take_off(self, weights: _Weights, adapter: str) -> None:
-        def remove() -> None:
+        def remove() -> bool:
             decoder = weights.batch.decoder
+            weights.gone.add(adapter)
+            if weights.batch.uses(adapter):
+                weights.gone.discard(adapter)
+                return False
             if isinstance(decoder.model, PeftModel):
                 decoder.model.delete_adapter(adapter)
                 decoder.adapters_changed()
+            return True
 
-        weights.batch.between_steps(remove)
+        if not weights.batch.between_steps(remove):
+            return
         weights.adapters.pop(adapter, None)
         gone = [n for n, h in self._held.items() if h.weights is weights and h.adapter == adapter]
         for name in gone:
