@@ -241,7 +241,8 @@ class Lonely:
     @torch.inference_mode()
     def step(self, lines: Sequence[Line]) -> Tensor:
         """As `Decoder.step`."""
-        return torch.stack([self._next(line) for line in lines if self._reads(line)])
+        found = [self._next(line) for line in lines if self._reads(line)]
+        return torch.stack(found) if found else torch.empty((0, 0))
 
     def _reads(self, line: Line) -> bool:
         # A prompt in parts would be another computation than one in a piece for some of these models.
