@@ -88,8 +88,8 @@ def test_rows_that_cannot_stand_together_are_written_one_by_one() -> None:
     want = [written_by_generate(model, prompt) for prompt in PROMPTS]
     decoder = decoder_of(model, batches=False)
     assert isinstance(decoder, Lonely)
-
     assert written_in_turns(decoder, PROMPTS, chunk=64) == want
+    assert written_in_turns(decoder, PROMPTS, chunk=5) == want
 
 
 def test_a_family_whose_logits_differ_is_not_batched(monkeypatch: pytest.MonkeyPatch) -> None:
