@@ -117,6 +117,24 @@ def test_an_adapter_that_is_more_than_products_gets_weights_of_its_own(
     assert len(shelf._own) == 1
 
 
+def test_adapters_of_a_base_whose_rows_run_alone(
+    tmp_path: Path, open_shelf: Callable[..., Shelf]
+) -> None:
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    base = model_folder(tmp_path / "base", rope_parameters=rope)
+    places = {
+        "base": base,
+        "a": adapter(base, tmp_path / "a", 1),
+        "b": adapter(base, tmp_path / "b", 2),
+    }
+    shelf = open_shelf(*(Served(name, str(place)) for name, place in places.items()))
+    want = {name: alone(place) for name, place in places.items()}
+    assert len(set(want.values())) == 3
+    asked = [(name, begin(shelf, name)) for name in [*want, *want]]
+    for name, told in asked:
+        assert said(told)[0] == want[name]
+
+
 def test_an_adapter_that_does_not_fit_leaves_the_others_as_they_were(
     base: Path, adapters: list[Path], tmp_path: Path, open_shelf: Callable[..., Shelf]
 ) -> None:

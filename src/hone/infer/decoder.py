@@ -57,6 +57,16 @@ class Decoder(Protocol):
         """What a token of a conversation takes while that is under way, about."""
         ...
 
+    @property
+    def active(self) -> str:
+        """The adapter that answers where none is named; `BASE` where there is none."""
+        ...
+
+    @property
+    def mixes(self) -> bool:
+        """Whether conversations of several adapters may be under way at once."""
+        ...
+
     def enter(self, seat: Seat) -> None:
         """A conversation begins."""
         ...
@@ -121,8 +131,13 @@ class Batched:
 
     @property
     def active(self) -> str:
-        """The adapter that answers where none is named."""
+        """As `Decoder.active`."""
         return self._active or BASE
+
+    @property
+    def mixes(self) -> bool:
+        """PEFT takes the adapter of each token."""
+        return True
 
     def enter(self, seat: Seat) -> None:
         """Give it the next slot."""
@@ -227,6 +242,16 @@ class Lonely:
     def bytes_per_token(self) -> int:
         """As for a batch; a recurrent state takes less."""
         return bytes_per_token(self._plain)
+
+    @property
+    def active(self) -> str:
+        """What the model has answers: nothing is chosen here."""
+        return BASE
+
+    @property
+    def mixes(self) -> bool:
+        """The model is used as it is."""
+        return False
 
     def adapters_changed(self) -> None:
         """Nothing is kept of them."""

@@ -170,7 +170,8 @@ class Shelf:
             return self._ready(name, stand, place, weights, BASE)
         if _rides(place):
             weights = self._base(place.base, place)
-            return self._ready(name, stand, place, weights, self._put_on(weights, place))
+            if weights.batch.decoder.mixes:
+                return self._ready(name, stand, place, weights, self._put_on(weights, place))
         return self._alone(name, stand, place)
 
     def _ready(
@@ -233,8 +234,7 @@ class Shelf:
         weights = self._started(opened.model, batches=read.batches, name=name)
         self._own[place.folder.resolve()] = weights
         held = self._ready(name, stand, place, weights, BASE)
-        active = getattr(weights.batch.decoder.model, "active_adapters", None)
-        held.adapter = active[0] if active else BASE
+        held.adapter = weights.batch.decoder.active
         return held
 
     def _started(self, model: PreTrainedModel | PeftModel, *, batches: bool, name: str) -> _Weights:
