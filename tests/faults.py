@@ -18,4 +18,6 @@ FAULTS = {
     15: "the clock jumps",
     32: "state of another version, optimizer or decomposition",
     33: "settings or rows changed between a run and its resume",
+    34: "the wizard: Ctrl-C at each question, no terminal, a tiny one, pasted lines, a script that is there already",
+    35: "a generated script: paths and values full of quotes, braces, backslashes, line ends",
 }
