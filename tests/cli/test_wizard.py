@@ -171,9 +171,13 @@ def test_nothing_is_wider_than_a_small_terminal(here: Path, columns: int) -> Non
 
 
 def interrupts() -> Iterator[Any]:
+    """Each question once."""
+    seen: set[str] = set()
     for scenario, path in PATHS.items():
-        for place, (question, _) in enumerate(path):
-            yield pytest.param(scenario, place, id=f"{scenario}-{place}-{question.strip('>')}")
+        for place, (question, typed) in enumerate(path):
+            if (name := f"{question} {typed if question == '>' else ''}") not in seen:
+                seen.add(name)
+                yield pytest.param(scenario, place, id=f"{scenario}-{place}")
 
 
 @pytest.mark.fault(34)
@@ -470,6 +474,6 @@ def test_a_key_is_never_kept(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert key not in json.dumps(call(capsys, *words, "--teacher-key-env", key, code=2))
     assert files(here) == {"rows.jsonl"}
     call(capsys, *words)
-    told = call(capsys, "--answer", '["why?"]')
+    told = call(capsys, "--yes", "--answer", '["why?"]')
     assert told["event"] == "done"
     assert key not in (here / "sft_train.py").read_text()
