@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS := .venv/.runs
 DEVELOPS := .venv/.develops
+DISTRIBUTES := .venv/.distributes
 ARGS ?=
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
@@ -14,10 +15,11 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart format check test gpu prove bench
+.PHONY: help setup setup-distributed quickstart format check test gpu prove bench
 
 help:
 	@echo "make setup       make .venv and install Hone in it, with what development needs"
+	@echo "make setup-distributed  the same, and what several ranks can use: DeepSpeed, Ray"
 	@echo "make quickstart  install what Hone itself needs, then see a model learn a task"
 	@echo "make format      format the code and mend what can be mended"
 	@echo "make check       formatting, lint, types, floors between rooms, house rules"
@@ -32,6 +34,13 @@ $(DEVELOPS): pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e '.[dev]'
 	@$(COMPILE)
 	@touch $(RUNS) $(DEVELOPS)
+
+setup-distributed: $(DISTRIBUTES)
+
+$(DISTRIBUTES): $(DEVELOPS)
+	$(PIP) -e '.[dev,distributed]'
+	@$(COMPILE)
+	@touch $(DISTRIBUTES)
 
 $(RUNS): pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) -e .
@@ -65,7 +74,7 @@ gpu: setup
 
 prove: export HYPOTHESIS_PROFILE ?= hone
 
-prove: setup
+prove: setup-distributed
 	$(BIN)/python -m pytest -m slow --timeout 0 -s $(ARGS)
 
 bench: setup

@@ -1,9 +1,10 @@
 """Training speed of Hone on a GPU, beside what it is to reach and beside TRL with liger and packing where both are here.
 
     python benchmarks/gpu.py [--case lora-dense-llama|...|ablation|all] [--minutes 30] [--json FILE]
-    python benchmarks/gpu.py --small            # every line of it on a CPU, with tiny models
+    python benchmarks/gpu.py --rehearse         # the whole script on a CPU, with tiny models
 
-For a bare machine: torch, transformers, peft, numpy and safetensors, no network and no files. Weights are random, in the
+For a bare machine: torch, transformers, peft, numpy and safetensors, no network and no files (liger-kernel, trl and
+datasets are measured where they are installed). Weights are random, in the
 shapes of Llama-3.1-8B and Qwen3-8B; rows are random token ids. A case takes less than 9 minutes, all together 30.
 
 A full fine-tune keeps float32 master weights and AdamW's moments in float32: 16 bytes a parameter with the gradients,
@@ -41,15 +42,15 @@ _SHARE_OF_HONE = 0.55  # of a case's time, where TRL is measured beside it
 def main() -> None:
     """Measure the chosen cases, print each when it is done, and keep every figure."""
     asked = _arguments()
-    device = "cpu" if asked.small else "cuda"
+    device = "cpu" if asked.rehearse else "cuda"
     results: Results = {
         "machine": describe(),
         "device": gpu_device.describe(),
-        "small": asked.small,
+        "small": asked.rehearse,
         "cases": {},
     }
     if device == "cuda" and "card" not in results["device"]:
-        raise SystemExit("torch sees no GPU here; --small runs every line of this on a CPU")
+        raise SystemExit("torch sees no GPU here; --rehearse runs this script on a CPU")
     print(gpu_report.heading(results), flush=True)
     end = time.monotonic() + 60 * asked.minutes
     names = [*CASES, "ablation"] if asked.case == "all" else [asked.case]
@@ -102,11 +103,11 @@ class _Measuring:
         chosen = gpu_trl.settings(case.rows)
         for place, setting in enumerate(chosen):
             left = end - time.monotonic()
-            if left < _LEAST and not self.asked.small:
+            if left < _LEAST and not self.asked.rehearse:
                 break
             patience = max(left / (len(chosen) - place), _LEAST)
             tried.append(self._run("gpu_trl.py", case, patience, setting=setting, steps=3))
-            if self.asked.small:
+            if self.asked.rehearse:
                 break
         worked = [found for found in tried if "failed" not in found]
         best = max(worked, key=lambda found: found["tokens_per_second"], default=None)
@@ -117,7 +118,7 @@ class _Measuring:
         end = time.monotonic() + seconds
         for place, (name, compute) in enumerate(VARIANTS.items()):
             left = end - time.monotonic()
-            if left < _LEAST and not self.asked.small:
+            if left < _LEAST and not self.asked.rehearse:
                 yield name, {"failed": "no time was left"}
                 continue
             patience = max(left / (len(VARIANTS) - place), _LEAST)
@@ -130,14 +131,14 @@ class _Measuring:
 
     def _run(self, script: str, case: Case, patience: float, **more: Any) -> Results:
         job = {
-            **case.as_job(small=self.asked.small),
+            **case.as_job(small=self.asked.rehearse),
             "device": self.device,
             "folder": str(self.folder),
-            "threads": 1 if self.asked.small else max(1, (os.cpu_count() or 2) // 2),
+            "threads": 1 if self.asked.rehearse else max(1, (os.cpu_count() or 2) // 2),
             "environment": self.environment,
-            **({} if self.asked.small and "steps" in more else more),
+            **({} if self.asked.rehearse and "steps" in more else more),
         }
-        if self.asked.small:
+        if self.asked.rehearse:
             job |= {key: value for key, value in more.items() if key != "steps"}
         return run(script, job, patience=max(10.0, patience))
 
@@ -169,7 +170,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--case", choices=[*CASES, "ablation", "all"], default="all")
     parser.add_argument("--minutes", type=float, default=29.0, help="for all cases together")
     parser.add_argument("--hone-only", action="store_true", help="leave TRL out")
-    parser.add_argument("--small", action="store_true", help="tiny models and rows, on the CPU")
+    parser.add_argument("--rehearse", action="store_true", help="tiny models and rows, on the CPU")
     parser.add_argument("--json", type=Path, help="file for every figure of the run")
     return parser.parse_args()
 

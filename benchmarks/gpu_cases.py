@@ -167,22 +167,3 @@ def make_rows(kind: str, count: int, *, vocabulary: int, small: bool, seed: int 
         trained[-1] = True
         rows.append((tokens, trained))
     return rows
-
-
-def model_flops(
-    shape: dict[str, Any], *, full: bool, adapter_weights: int = 0
-) -> tuple[float, float, float]:
-    """Operations a token, a predicting position, and a visible pair of one layer, forward and backward.
-
-    Forward 2 a weight; backward 2 for a frozen weight (into its input) and 4 for a trained one. Recomputation is not
-    counted, nor the embedding, nor norms.
-    """
-    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
-    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
-    queries, keys = shape["num_attention_heads"] * head, shape["num_key_value_heads"] * head
-    layer = hidden * (2 * queries + 2 * keys) + 3 * hidden * inner
-    times = 6 if full else 4
-    token = times * layer * shape["num_hidden_layers"] + 6 * adapter_weights
-    prediction = times * hidden * shape["vocab_size"]
-    pair = 3 * 4 * queries * shape["num_hidden_layers"]
-    return float(token), float(prediction), float(pair)

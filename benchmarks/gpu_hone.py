@@ -16,7 +16,7 @@ import gpu_device
 import gpu_model
 import numpy as np
 from child import serve
-from gpu_cases import make_rows, model_flops
+from gpu_cases import make_rows
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1] / "src")
@@ -83,7 +83,6 @@ def _build(job: dict[str, Any], device: Any, compute: Any, said: _Said) -> Any:
     from hone.models.adapters import attach_lora, set_dropout
     from hone.models.fused_norm import fuse_norms
     from hone.models.tuning import Tuned
-    from hone.recipes.build import Built
     from hone.recipes.speed import quicken
 
     attention.register()
@@ -99,7 +98,8 @@ def _build(job: dict[str, Any], device: Any, compute: Any, said: _Said) -> Any:
     model.set_attn_implementation(gpu_attention.name_for(device))
     model.train()
     loss = PackLoss(model, autocast=torch.bfloat16)
-    built = Built(loss, model, Tuned(adapted), None)
+    # As `hone.recipes.build.Built`, which would need packages that a bare machine lacks.
+    built: Any = SimpleNamespace(loss=loss, model=model, tuned=Tuned(adapted), alone_because=None)
     off = None if compute.compile else "compute.compile=false"
     backend = "eager" if job["small"] else "inductor"
     config: Any = SimpleNamespace(compute=compute, train=SimpleNamespace(optimizer="adamw"))
@@ -158,8 +158,8 @@ def _rehearse(
 ) -> int:
     """The budget of tokens that the rehearsal chooses, as before a run."""
     from hone.engine.cost import Weight
+    from hone.engine.optimizer import places_of, trained_parameters, update_bytes
     from hone.engine.rehearsal import rehearse
-    from hone.recipes.build import trained_parameter_count
     from hone.recipes.speed import layers_to_recompute
 
     def layout(budget: int) -> list[Any]:
@@ -167,20 +167,23 @@ def _rehearse(
         return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
 
     began = time.perf_counter()
+    trained = trained_parameters(built.loss)
+    state_bytes = update_bytes("adamw", trained, places_of(built.loss, trained))
     found = rehearse(
         built.loss,
         longest=source.longest,
         wanted=job.get("micro_batch_tokens"),
-        state_bytes=12 * trained_parameter_count(built.loss),
+        state_bytes=state_bytes,
         trained_share=source.trained_share,
         layout=layout,
         layers=layers_to_recompute(built, compute),
     )
+    moments = state_bytes - sum(4 * p.numel() for p in trained.values())  # not there yet
     heard["rehearsal"] = {
         "micro_batch_tokens": found.micro_batch_tokens,
         "recomputed_layers": found.recomputed,
         "bytes_per_token": found.bytes_per_token,
-        "peak_bytes": found.peak_bytes,
+        "peak_gib": None if found.peak_bytes is None else (found.peak_bytes + moments) / 2**30,
         "seconds": time.perf_counter() - began,
     }
     return found.micro_batch_tokens
@@ -205,18 +208,16 @@ def _train(job: dict[str, Any], built: Any, source: _Source, budget: int, said: 
 def _figures(
     job: dict[str, Any], built: Any, source: _Source, said: _Said, product: float
 ) -> dict[str, Any]:
-    """Rates over the timed steps."""
+    """Rates over the timed steps; operations are those of the model (`hone.engine.flops`)."""
+    from hone.engine.flops import model_flops
+
     timed = said.steps[_WARM_STEPS:]
     seconds = sum(step["seconds"] for step in timed)
-    adapters = sum(p.numel() for p in built.model.parameters() if p.requires_grad)
-    full = job["method"] == "full"
-    token, prediction, pair = model_flops(
-        job["shape"], full=full, adapter_weights=0 if full else adapters
-    )
+    flops = model_flops(built.loss)
     budget = said.budget
     packs = [p for step in timed for p in source.step(step["step"] - 1, budget(step)).packs]
-    weights = sum(p.num_tokens * token + p.predict.shape[0] * prediction for p in packs)
-    attention = sum(p.visible_pairs * pair for p in packs)
+    weights = sum(p.num_tokens * flops.token + p.predict.shape[0] * flops.prediction for p in packs)
+    whole = flops.of(packs)
     return {
         "steps": len(timed),
         "seconds": seconds,
@@ -224,10 +225,9 @@ def _figures(
         "tokens_per_second": sum(step["tokens"] for step in timed) / seconds,
         "computed_tokens_per_second": sum(step["computed_tokens"] for step in timed) / seconds,
         "trained_tokens_per_second": sum(step["trained_tokens"] for step in timed) / seconds,
-        "tflops": weights / seconds / 1e12,
-        "tflops_with_attention": (weights + attention) / seconds / 1e12,
-        "utilisation": weights / seconds / 1e12 / product,
-        "utilisation_with_attention": (weights + attention) / seconds / 1e12 / product,
+        "tflops": whole / seconds / 1e12,
+        "utilisation": whole / seconds / 1e12 / product,
+        "utilisation_of_weights": weights / seconds / 1e12 / product,
         "rows_per_step": job["batch"],
         "packs_per_step": len(packs) / len(timed),
         "loss": timed[-1]["loss"],

@@ -21,7 +21,7 @@ def heading(results: Results) -> str:
     here = ", ".join(name for name, is_here in device["packages"].items() if is_here)
     lines = [in_words(results["machine"]), f"{card}; torch {device['torch']}; also here: {here}"]
     if results["small"]:
-        lines.append("A SMOKE TEST on tiny models: no figure below means anything.")
+        lines.append("A REHEARSAL with tiny models on a CPU: no figure below means anything.")
     return "\n".join(lines)
 
 
@@ -32,8 +32,8 @@ def case(name: str, results: Results) -> str:
     if "left_out" in found:
         return "\n".join([*lines, f"left out: {found['left_out']}"])
     lines += [
-        "| side | tokens/s | trained tokens/s | TFLOP/s | of the product | peak GiB | how |",
-        "|---|---|---|---|---|---|---|",
+        "| side | tokens/s | trained tokens/s | TFLOP/s | of the product | peak GiB | as rehearsed | how |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for side, run in _runs(found):
         lines.append(_line(side, run))
@@ -69,8 +69,9 @@ def _setting(run: Results) -> str:
 def _line(side: str, run: Results) -> str:
     if "failed" in run or "absent" in run:
         why = run.get("failed") or run.get("absent")
-        return f"| {side} | {why} | | | | | |"
+        return f"| {side} | {why} | | | | | | |"
     rehearsal = run.get("rehearsal")
+    expected = (rehearsal or {}).get("peak_gib")
     how = (
         f"Packs of {rehearsal['micro_batch_tokens']:,}, {rehearsal['recomputed_layers']} layers recomputed"
         if rehearsal
@@ -78,7 +79,8 @@ def _line(side: str, run: Results) -> str:
     )
     return (
         f"| {side} | {run['tokens_per_second']:,.0f} | {run['trained_tokens_per_second']:,.0f} "
-        f"| {run['tflops']:,.0f} | {run['utilisation']:.1%} | {run['peak_gib']:.1f} | {how} |"
+        f"| {run['tflops']:,.0f} | {run['utilisation']:.1%} | {run['peak_gib']:.1f} "
+        f"| {'' if expected is None else f'{expected:.1f}'} | {how} |"
     )
 
 
@@ -91,8 +93,8 @@ def _notes(run: Results) -> list[str]:
         notes.append(f"measured product {run['product_tflops']:,.0f} TFLOP/s")
     if run.get("compiled_while_timed"):
         notes.append(f"{run['compiled_while_timed']} graphs were compiled within the timed steps")
-    if "utilisation_with_attention" in run:
-        notes.append(f"with attention's operations {run['utilisation_with_attention']:.1%}")
+    if "utilisation_of_weights" in run:
+        notes.append(f"without attention's operations {run['utilisation_of_weights']:.1%}")
     return [*notes, *run.get("notices", ())]
 
 

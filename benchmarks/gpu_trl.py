@@ -7,15 +7,22 @@ attention where it is installed; liger's kernels on.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tempfile
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gpu_device
 import gpu_model
 import numpy as np
 from child import serve
-from gpu_cases import make_rows, model_flops
+from gpu_cases import Row, make_rows
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "src")
+)  # for the operations of a model, counted alike on both sides
 
 _WARM_STEPS = 2  # that are not timed
 
@@ -34,18 +41,23 @@ def measure(job: dict[str, Any], began: float) -> dict[str, Any]:
     """Train a few steps with `job["setting"]` and say how fast they were."""
     import torch
 
+    from hone.engine.flops import model_flops
+
     device = torch.device(job["device"])
     product = gpu_device.product_rate(device, small=job["small"])
     marks = _Marks(device)
-    trainer = _trainer(job, device, marks)
+    rows = _rows(job)
+    trainer = _trainer(job, rows, device, marks)
+    counted: Any = SimpleNamespace(model=trainer.model)
+    flops = model_flops(counted)
     start = time.perf_counter() - began
     gpu_device.reset_peak(device)
     trainer.train()
     (first, *before), (last, *after) = marks.ends[_WARM_STEPS - 1], marks.ends[-1]
     seconds = last - first
     tokens, trained = (b - a for a, b in zip(before, after, strict=True))
-    token, prediction, _ = model_flops(job["shape"], full=job["method"] == "full")
-    weights = tokens * token + trained * prediction
+    weights = tokens * flops.token + trained * flops.prediction
+    attention = tokens * _pairs_a_token(rows) * sum(each for _, each in flops.pairs)
     return {
         **gpu_device.memory(device),
         "product_tflops": product,
@@ -54,8 +66,9 @@ def measure(job: dict[str, Any], began: float) -> dict[str, Any]:
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
         "trained_tokens_per_second": trained / seconds,
-        "tflops": weights / seconds / 1e12,
-        "utilisation": weights / seconds / 1e12 / product,
+        "tflops": (weights + attention) / seconds / 1e12,
+        "utilisation": (weights + attention) / seconds / 1e12 / product,
+        "utilisation_of_weights": weights / seconds / 1e12 / product,
         "setting": job["setting"],
         "attention": trainer.model.config._attn_implementation,
         "liger": bool(trainer.args.use_liger_kernel),
@@ -87,7 +100,20 @@ class _Marks:
         self.ends.append((now, tokens, trained))
 
 
-def _trainer(job: dict[str, Any], device: Any, marks: _Marks) -> Any:
+def _rows(job: dict[str, Any]) -> list[Row]:
+    """Of all steps."""
+    count = job["batch"] * (job["steps"] + _WARM_STEPS)
+    vocabulary = job["shape"]["vocab_size"]
+    return make_rows(job["rows"], count, vocabulary=vocabulary, small=job["small"])
+
+
+def _pairs_a_token(rows: list[Row]) -> float:
+    """Visible pairs a token, in the mean: a token sees its own row up to itself."""
+    lengths = np.array([ids.shape[0] for ids, _ in rows], dtype=np.float64)
+    return float((lengths * (lengths + 1) / 2).sum() / lengths.sum())
+
+
+def _trainer(job: dict[str, Any], rows: list[Row], device: Any, marks: _Marks) -> Any:
     """SFTTrainer with everything off that could slow it down."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -103,10 +129,6 @@ def _trainer(job: dict[str, Any], device: Any, marks: _Marks) -> Any:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             marks.mark()
 
-    steps = job["steps"] + _WARM_STEPS
-    rows = make_rows(
-        job["rows"], job["batch"] * steps, vocabulary=job["shape"]["vocab_size"], small=job["small"]
-    )
     model = gpu_model.make(job["shape"], device, dtype="bfloat16")
     if importlib.util.find_spec("flash_attn") is not None and device.type == "cuda":
         model.set_attn_implementation("flash_attention_2")
@@ -127,7 +149,7 @@ def _trainer(job: dict[str, Any], device: Any, marks: _Marks) -> Any:
     )
 
 
-def _arguments(job: dict[str, Any], rows: list[Any], *, on_gpu: bool) -> Any:
+def _arguments(job: dict[str, Any], rows: list[Row], *, on_gpu: bool) -> Any:
     """Of SFTConfig. With packing a step's packs hold about as many tokens as its rows do."""
     from trl import SFTConfig
 

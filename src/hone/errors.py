@@ -9,6 +9,7 @@
     │   └── LockedError       4    the output folder belongs to a live run
     ├── OutOfMemory           5    does not fit, even at the smallest budget
     ├── RemoteError           6    another machine's API
+    ├── RankLost              7    one of several ranks died or hung; all were ended
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
     ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
@@ -31,6 +32,7 @@ EXIT_CODES: dict[int, str] = {
     4: "environment: model files, disk, permissions, an output folder in use",
     5: "out of memory, even at the smallest budget",
     6: "a remote API failed",
+    7: "one of several ranks died or hung; all were ended, the same command resumes",
     130: "interrupted (Ctrl-C); saved, the same command resumes",
     143: "terminated (SIGTERM, SIGHUP or SIGUSR1); saved, the same command resumes",
 }
@@ -101,12 +103,20 @@ class OutOfMemory(HoneError, MemoryError):
     """The work does not fit, even at the smallest token budget."""
 
     exit_code = 5
+    smaller: tuple[int, int] | None = None
+    """(from_step, micro_batch_tokens): where ranks cannot redo a step, a new start with this budget may fit."""
 
 
 class RemoteError(HoneError, RuntimeError):
     """A remote API failed."""
 
     exit_code = 6
+
+
+class RankLost(HoneError, RuntimeError):
+    """One of several ranks died or hung, and all were ended; the last checkpoint is whole."""
+
+    exit_code = 7
 
 
 class NonFiniteError(HoneError, ArithmeticError):

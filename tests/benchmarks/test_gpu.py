@@ -41,18 +41,6 @@ def test_rows_are_what_they_are_called() -> None:
     assert all((a == b).all() for (a, _), (b, _) in zip(agent, again, strict=True))
 
 
-@pytest.mark.parametrize("name", gpu_cases.MODELS)
-def test_operations_are_counted_from_the_weights(name: str) -> None:
-    shape = gpu_cases.shape_of(name, small=True)
-    model = gpu_model.make(shape, CPU, dtype="float32")
-    layers = sum(p.numel() for n, p in model.named_parameters() if ".layers." in n and p.ndim > 1)
-    head = model.lm_head.weight.numel()
-    for full, times in ((False, 4), (True, 6)):
-        token, prediction, _ = gpu_cases.model_flops(shape, full=full)
-        assert token == times * layers
-        assert prediction == times * head
-
-
 def test_the_shapes_are_those_of_8b_models() -> None:
     for name, billions in (("llama", 8.03), ("qwen", 8.19)):
         shape = gpu_cases.shape_of(name, small=False)
@@ -77,11 +65,41 @@ def test_a_figure_stands_beside_what_is_wanted() -> None:
     assert "product: 0.5 | not measured" in text
 
 
+_BARE = """
+import sys
+
+for name in ("pydantic orjson typer rich ruamel trl datasets bitsandbytes matplotlib questionary pyarrow").split():
+    sys.modules[name] = None  # as if it were not installed
+sys.path.insert(0, sys.argv[1])
+import json, time
+import gpu_cases, gpu_hone
+job = {**gpu_cases.CASES["lora-agent-llama"].as_job(small=True), "device": "cpu", "compute": {"compile": False}}
+print(json.dumps(gpu_hone.measure(job, time.perf_counter())))
+"""
+
+
+def test_hones_side_needs_nothing_that_a_bare_machine_lacks() -> None:
+    """Of Hone's dependencies only torch, transformers, peft, numpy and safetensors; two timed steps of agent rows."""
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE, str(FOLDER)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["steps"] == 2
+    assert found["tokens_per_second"] > found["computed_tokens_per_second"] > 0  # they share
+    assert 0 < found["utilisation_of_weights"] < found["utilisation"]
+    assert {"what": "compiled layers", "why": "compute.compile=false"} in found["off"]
+
+
 @pytest.mark.slow
-def test_every_line_runs_on_a_cpu(tmp_path: Path) -> None:
+def test_the_script_runs_to_its_table_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = subprocess.run(
-        [sys.executable, str(FOLDER / "gpu.py"), "--small", "--json", str(out)],
+        [sys.executable, str(FOLDER / "gpu.py"), "--rehearse", "--json", str(out)],
         capture_output=True,
         text=True,
         timeout=1800,

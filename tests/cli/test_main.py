@@ -97,6 +97,7 @@ def test_topics(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--epoch", "3"], "--epochs"),
         (["train", "--learning-rate", "3"], "train.learning_rate=VALUE"),
         (["train", "--zzz"], "`hone train --help` shows what is allowed"),
+        (["train", "--pipeline-parallel", "2"], "compute.strategy=fsdp"),
         (["train", "--lr"], "requires an argument"),
         (["runs"], "Missing command"),
         (["runs", "lst"], "Did you mean 'list'?"),

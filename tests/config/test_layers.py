@@ -114,6 +114,9 @@ def test_null_unsets_what_can_be_unset() -> None:
         ("trainn.epochs=1", "'trainn.epochs'", "did you mean 'train.epochs'?"),
         ("tuning.lora.rank=1", "'tuning.lora.rank'", "did you mean 'tuning.lora.r'?"),
         ("tuning.r=1", "'tuning.r'", "did you mean 'tuning.lora.r'?"),
+        ("compute.tensor_parallel_size=2", "tensor_parallel_size", "compute.strategy=fsdp"),
+        ("compute.context_parallel=2", "context_parallel", "compute.gradient_checkpointing=true"),
+        ("pp_size=2", "'pp_size'", "shares a step among ranks by rows"),
         ("optimiser.zzz=1", "'optimiser.zzz'", "sections: model, tuning, data"),
         ("train.epochs.x=1", "'train.epochs.x'", "train.epochs has no keys"),
         ("data.columns.a.b=1", "'data.columns.a.b'", "sections"),
@@ -186,6 +189,18 @@ def test_rules_that_cross_fields_name_what_was_said() -> None:
     for key in ("eval_steps", "early_stop"):
         error = refused(overrides=[f"train.{key}=3"])
         assert f"train.{key} needs held-out rows" in error.what
+
+
+def test_ranks_are_described_in_one_way() -> None:
+    for words, told in {
+        "strategy: fsdp, deepspeed: zero2": "exclude each other",
+        "nnodes: 2": "compute.rdzv_endpoint",
+        "nnodes: 2, rdzv_endpoint: here": "HOST:PORT",
+        "nnodes: 2, rdzv_endpoint: 'here:99999'": "HOST:PORT",
+        "nnodes: 2, rdzv_endpoint: 'here:1', node_rank: 2": "from 0 to 1",
+        "nnodes: 2, rdzv_endpoint: 'here:1', launcher: ray": "Ray places ranks itself",
+    }.items():
+        assert told in str(refused(overrides=[f"compute={{{words}}}"])), words
 
 
 def test_the_value_of_an_unknown_name_is_not_repeated() -> None:

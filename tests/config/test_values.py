@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from hone.config.sections import Count, Number
+from hone.config.kinds import Count, Number
 from hone.config.values import Node, fit, plain_scalar, takes_structure, wants_text
 
 

@@ -43,7 +43,9 @@ def write(path, count=ROWS, bad=()):
     return path
 
 
-def lead(path, tokenizer, cache, said=None, *, max_length=10**6, wait=True, **section):
+def lead(
+    path, tokenizer, cache, said=None, *, max_length=10**6, wait=True, follow=False, **section
+):
     return prepare(
         DataSection(path=str(path), **section),
         tokenizer=tokenizer,
@@ -52,6 +54,7 @@ def lead(path, tokenizer, cache, said=None, *, max_length=10**6, wait=True, **se
         cache_dir=cache,
         say=lambda event, told: None if said is None else said.append((event, told)),
         wait=wait,
+        follow=follow,
     )
 
 
@@ -206,3 +209,41 @@ def test_a_file_that_goes_is_told_of_and_what_was_prepared_is_kept(tmp_path, tok
     again = lead(path, tokenizer, tmp_path / "cache", workers=2)
     assert every(again) == every(lead(path, tokenizer, None, workers=0))
     again.close()
+
+
+def test_one_that_follows_prepares_nothing_and_reads_the_same_rows(tmp_path, tokenizer):
+    """As ranks do: one of a machine prepares, the others take the rows from the cache as they come."""
+    path = write(tmp_path / "rows.jsonl", count=3000)
+    here = lead(path, tokenizer, None, workers=0)
+    leader = lead(path, tokenizer, tmp_path / "cache", workers=1, wait=False)
+    said: list = []
+    follower = lead(path, tokenizer, tmp_path / "cache", said, wait=False, workers=1, follow=True)
+    try:
+        assert not follower.is_complete
+        before = set((tmp_path / "cache").rglob("*"))
+        leader.follow(np.arange(3000), head=64)
+        assert every(follower) == every(here)
+        assert all(file.pids == [] for file in follower.files)
+        assert leader.train.fingerprint == follower.train.fingerprint
+        after = set((tmp_path / "cache").rglob("*"))
+        assert len(after) > len(before)
+    finally:
+        leader.close()
+        follower.close()
+
+
+def test_one_that_follows_is_not_confused_by_rows_that_were_prepared_twice(tmp_path, tokenizer):
+    path = write(tmp_path / "rows.jsonl", count=400)
+    here = lead(path, tokenizer, None, workers=0)
+    leader = lead(path, tokenizer, tmp_path / "cache", workers=1, wait=False)
+    follower = lead(path, tokenizer, tmp_path / "cache", wait=False, workers=1, follow=True)
+    try:
+        file = leader.files[0]
+        first = file._workshop.prepare([file._place(row) for row in range(100)])
+        first.save(file._folder)
+        follower.train.ensure(range(50))
+        leader.follow(np.arange(400), head=64)
+        assert every(follower) == every(here)
+    finally:
+        leader.close()
+        follower.close()

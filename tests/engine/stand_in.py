@@ -72,7 +72,16 @@ class TinyLoss(nn.Module):
 class TinySource:
     """Random rows of a seed, `batch` per step, in file order, round and round."""
 
-    def __init__(self, *, rows: int = 12, batch: int = 4, seed: int = 0, longest: int = 14) -> None:
+    def __init__(
+        self,
+        *,
+        rows: int = 12,
+        batch: int = 4,
+        seed: int = 0,
+        longest: int = 14,
+        share: bool = True,
+    ) -> None:
+        self.share = share
         rng = np.random.default_rng(seed)
         self.batch = batch
         self.rows: list[tuple[np.ndarray, np.ndarray]] = []
@@ -100,7 +109,9 @@ class TinySource:
         ]
         return Step(
             index=index,
-            packs=lay_out(branches, budget=micro_batch_tokens, share_prefixes=True, pack=True),
+            packs=lay_out(
+                branches, budget=micro_batch_tokens, share_prefixes=self.share, pack=True
+            ),
             row_names=tuple(f"rows.jsonl:{row + 1}" for row in chosen),
             tokens=sum(len(self.rows[row][0]) for row in chosen),
             trained_tokens=sum(len(item.target) for item in branches),

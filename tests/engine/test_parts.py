@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hone.data.layout import branch, lay_out
+from hone.engine.cost import Speeds
 from hone.engine.evaluate import evaluate
 from hone.engine.loss import PackLoss
 from hone.engine.numbers import read_numbers
 from hone.engine.parts import RowLosses, parts_of
 from hone.engine.stop import never
+from hone.engine.strategy import Replicated
 from hone.models import attention
 from hone.pack import Step
 from tests.engine.stand_in import VOCABULARY, TinyLoss
@@ -117,6 +119,8 @@ def test_an_evaluation_has_parts_over_all_its_steps() -> None:
     found = evaluate(
         module,
         HeldOut(),
+        Replicated(module),
+        speeds=Speeds({1: 1.0}),
         micro_batch_tokens=30,
         lower=lambda *_: pytest.fail("memory is not short"),
         should_stop=never,

@@ -38,7 +38,7 @@ def per_token(loss: PackLoss) -> tuple[float, float]:
 def rehearsed(loss: PackLoss, monkeypatch, room: float, **settings: object):
     """With `room` bytes for activations."""
     free = int(room / 0.75) + 1
-    monkeypatch.setattr("hone.engine.rehearsal.available_bytes", lambda _: free)
+    monkeypatch.setattr("hone.engine.rehearsal.available_bytes", lambda _, sharers: free)
     return rehearse(
         loss,
         longest=LONGEST,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from hone.engine.optimizer import update_bytes
 from hone.engine.split_weights import LOW, SplitAdamW, halves, joined, split_weights
 
 FLOATS = st.floats(width=32, min_value=-(2.0**127), max_value=2.0**127)
@@ -73,6 +74,14 @@ def test_the_update_is_adamw_on_the_float32_masters(monkeypatch) -> None:
             assert torch.equal(whole, master.data)
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 assert torch.equal(split.state[own][key], plain.state[master][key])
+
+
+def test_a_halved_master_asks_for_the_memory_of_a_whole_gradient() -> None:
+    weight = nn.Parameter(torch.zeros(3, 4))
+    before = update_bytes("adamw", {"weight": weight}, {"weight": "inside"})
+    split_weights([weight])
+    assert weight.element_size() == 2
+    assert update_bytes("adamw", {"weight": weight}, {"weight": "inside"}) == before
 
 
 def test_gradients_are_summed_in_float32() -> None:

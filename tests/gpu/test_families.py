@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -51,13 +53,15 @@ def test_in_float32(gpu, family: str, share: bool) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_bfloat16(gpu, family: str) -> None:
     model, rows = model_of(family, gpu), rows_of(4)
-    want = row_by_row(model, rows, torch.bfloat16)
+    exact, want = row_by_row(model, rows, None), row_by_row(model, rows, torch.bfloat16)
+    rounding = apart(want[1], exact[1])  # what bf16 itself costs a model this small
     loss = loss_of(model, autocast=torch.bfloat16)
     for share in (True, False):
         got = gradient_of(loss, packs_of(rows, share=share))
         assert abs(got[0] - want[0]) <= 2e-2 * max(1.0, want[0])
         # Rounding may send a token to another expert.
-        assert apart(got[1], want[1]) <= (1e-1 if family in EXPERTS else 3e-2)
+        least = 1e-1 if family in EXPERTS else 3e-2
+        assert apart(got[1], want[1]) <= max(least, 1.5 * rounding)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi3"])
@@ -66,9 +70,10 @@ def test_adapters_beside_a_bfloat16_base(gpu, family: str) -> None:
     adapt(model)
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
     want = row_by_row(model, rows, torch.bfloat16)
+    exact = row_by_row(copy.deepcopy(model).float(), rows, None)
     got = gradient_of(loss_of(model, autocast=torch.bfloat16), packs_of(rows))
     assert abs(got[0] - want[0]) <= 2e-2 * max(1.0, want[0])
-    assert apart(got[1], want[1]) <= 4e-2
+    assert apart(got[1], want[1]) <= max(4e-2, 1.5 * apart(want[1], exact[1]))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3-moe"])

@@ -73,8 +73,40 @@ def reason(engine: speed.Engine, what: str) -> str:
 
 def test_a_cpu_says_what_is_on_and_nothing_about_kernels_of_a_gpu(built: Built) -> None:
     engine = quicken(built)
-    assert engine.on == ["fp32", "attention by shared beginnings", "fused adapters", "fused norms"]
+    assert engine.on == [
+        "fp32",
+        "attention by shared beginnings",
+        "fused adapters",
+        "fused norms",
+        "fused linear cross-entropy",
+    ]
     assert [part["what"] for part in engine.off] == ["compiled layers"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "here", "why"),
+    [("bf16", True, None), ("fp32", True, "float32"), ("bf16", False, "varlen_attn")],
+)
+def test_a_gpu_says_which_attention_a_pack_takes(built, monkeypatch, precision, here, why) -> None:
+    """On a card that is only named: which parts are put on is decided before anything is sent there."""
+    monkeypatch.setattr(speed.varlen, "is_here", lambda: here)
+    monkeypatch.setattr(speed, "device_name", lambda device: "Some Card")
+    monkeypatch.setattr(speed, "_kernels", lambda *_, **__: None)
+    built.loss.placing.device, built.loss.placing.on_gpu = GPU, True
+    said = Said()
+    engine = speed.quicken(
+        built,
+        config(split_weights=False),
+        precision=precision,
+        why_not_compiled="not asked for",
+        say=said,
+    )
+    assert said.of("engine")[0]["device"] == "Some Card"
+    assert "flex attention where rows share" in engine.on
+    assert ("flash attention where none do" in engine.on) == (why is None)
+    if why is not None:
+        assert why in reason(engine, "flash attention")
+    assert "nothing is patched" in reason(engine, "fused rotary")
 
 
 def test_what_was_asked_for_and_has_no_object_here_is_said(built: Built) -> None:

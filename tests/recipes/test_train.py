@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hone.config.layers import resolve
-from hone.engine import loop
+from hone.engine import strategy
 from hone.engine.loss import PackLoss
 from hone.errors import ConfigError, LockedError, OutOfMemory
+from hone.recipes import result
 from hone.recipes import train as train_module
 from hone.recipes.train import Trained, train
 from hone.runs.events import Event, steps
@@ -302,7 +303,7 @@ def test_out_of_memory_beside_a_step_is_told_and_the_run_goes_on_when_there_is_s
             "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
         )
 
-    module = loop if function == "write_state" else train_module
+    module = {"build": train_module, "write_state": strategy, "write_artifact": result}[function]
     heard: list[Event] = []
     with monkeypatch.context() as patch:
         patch.setattr(module, function, no_memory)

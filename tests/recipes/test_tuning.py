@@ -12,7 +12,7 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-import hone.recipes.train as training
+import hone.recipes.result as result
 from hone.config.layers import Resolved, resolve
 from hone.errors import ConfigError, EnvironmentFault
 from hone.infer.completer import Sampling
@@ -70,14 +70,14 @@ def logits_of(model: Any) -> torch.Tensor:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
     found = Kept()
-    write = training.write_artifact
+    write = result.write_artifact
 
     def watched(folder: Path, *, model: Any, **more: Any) -> list[str]:
         model.eval().set_attn_implementation("eager")
         found.append(logits_of(model))
         return write(folder, model=model, **more)
 
-    monkeypatch.setattr(training, "write_artifact", watched)
+    monkeypatch.setattr(result, "write_artifact", watched)
     return found
 
 

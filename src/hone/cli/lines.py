@@ -35,6 +35,9 @@ def describe(event: Event) -> str | None:
             return _data(event)
         case "started":
             return f"run folder: {event.get('folder')}"
+        case "ranks":
+            count = int(event["ranks"])
+            return f"{count} {'rank' if count == 1 else 'ranks'} ({event['strategy']})"
         case "engine":
             return _engine(event)
         case "compiled":
@@ -153,6 +156,8 @@ def figures(progress: Progress) -> list[str]:
         found.append(f"shared {progress.saved_share:.0%}")
     if progress.peak_memory_bytes:
         found.append(bytes_text(progress.peak_memory_bytes))
+    if progress.ranks > 1 and progress.busy_share is not None:
+        found.append(f"{progress.ranks} ranks {progress.busy_share:.0%} busy")
     return found
 
 

@@ -158,8 +158,11 @@ def _usage_remedy(error: TyperException, arguments: Sequence[str]) -> str:
     unknown = re.match(r"No such option: --([\w.-]+)$", error.format_message())
     if asked != "train" or unknown is None:
         return remedy
-    from hone.config.fields import nearest_name, settings
+    from hone.config.fields import declined, nearest_name, settings
 
+    instead = declined(unknown[1])
+    if instead is not None:
+        return instead
     near = nearest_name(unknown[1].replace("-", "_"))
     return f"a setting is written {near}=VALUE; {remedy}" if near in settings() else remedy
 

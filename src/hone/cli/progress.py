@@ -34,6 +34,8 @@ class Progress:
         self.epoch: float | None = None
         self.peak_memory_bytes: int | None = None
         self.utilisation: float | None = None
+        self.ranks = 1
+        self._busy: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
 
     def take(self, event: Event) -> None:
         """Note what one event says."""
@@ -45,6 +47,8 @@ class Progress:
             self.steps = int(event.get("steps") or 0)
         elif event.name == "evaluated":
             self.held_out_loss = event["loss"]
+        elif event.name == "ranks":
+            self.ranks = int(event["ranks"])
         elif event.name == "step":
             self._take_step(event)
 
@@ -56,6 +60,9 @@ class Progress:
         self._parts.append(event.fields)
         tokens, trained = int(event["tokens"]), int(event["trained_tokens"])
         self._recent.append((tokens, trained, float(event["seconds"])))
+        busy: list[float] = event.get("busy_seconds") or []
+        if busy:
+            self._busy.append((sum(busy), len(busy) * float(event["seconds"])))
         self._tokens += tokens
         self._computed += int(event["computed_tokens"])
         self._last = (self._clock(), self.step)
@@ -84,6 +91,12 @@ class Progress:
     def loss_by_source(self) -> dict[str, float]:
         """Mean loss of each source over the recent steps; empty where there is but one."""
         return loss_by_source(self._parts)
+
+    @property
+    def busy_share(self) -> float | None:
+        """Share of the ranks' time in recent steps that they computed and did not wait, 0 to 1."""
+        seconds = sum(entry[1] for entry in self._busy)
+        return sum(entry[0] for entry in self._busy) / seconds if seconds > 0 else None
 
     @property
     def saved_share(self) -> float | None:

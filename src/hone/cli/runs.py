@@ -173,6 +173,7 @@ def _details(run: Summary) -> Iterable[tuple[str, str]]:
     yield "trained tokens/s", _rate(run.trained_tokens, run)
     yield "computed tokens/s", _rate(run.computed_tokens, run)
     yield "MFU", "-" if run.utilisation is None else f"{run.utilisation:.0%}"
+    yield "ranks", f"{run.ranks} ({run.strategy})" if run.ranks > 1 else "1"
     yield "peak memory", bytes_text(run.peak_memory_bytes) if run.peak_memory_bytes else "-"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,21 @@ from hone.errors import ConfigError
 from hone.runs.folder import RunFolder
 
 if TYPE_CHECKING:
-    from hone.recipes.train import Trained
+    from hone.recipes.trained import Trained
+
+
+def _setting(metavar: str, words: str) -> Any:
+    return typer.Option(metavar=metavar, help=words)
+
+
+Nproc = Annotated[str | None, _setting("RANKS", "Processes that share a step: compute.nproc.")]
+Nnodes = Annotated[str | None, _setting("MACHINES", "Machines together: compute.nnodes.")]
+NodeRank = Annotated[str | None, _setting("NUMBER", "Which of them, from 0: compute.node_rank.")]
+Endpoint = Annotated[str | None, _setting("HOST:PORT", "Where they meet: compute.rdzv_endpoint.")]
+Launcher = Annotated[str | None, _setting("local|ray", "Who starts ranks: compute.launcher.")]
+DeepSpeed = Annotated[
+    str | None, _setting("zero2|zero3|FILE", "ZeRO by DeepSpeed: compute.deepspeed.")
+]
 
 
 def train(
@@ -41,6 +55,12 @@ def train(
     output: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
     ] = None,
+    nproc: Nproc = None,
+    nnodes: Nnodes = None,
+    node_rank: NodeRank = None,
+    rdzv_endpoint: Endpoint = None,
+    launcher: Launcher = None,
+    deepspeed: DeepSpeed = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
     ] = None,
@@ -69,12 +89,18 @@ def train(
         "train.learning_rate": lr,
         "train.batch_size": batch_size,
         "output.dir": output,
+        "compute.nproc": nproc,
+        "compute.nnodes": nnodes,
+        "compute.node_rank": node_rank,
+        "compute.rdzv_endpoint": rdzv_endpoint,
+        "compute.launcher": launcher,
+        "compute.deepspeed": deepspeed,
     }
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [])
     command = ["hone", *context.obj]
     with open_screen(as_json=as_json, quiet=quiet) as screen:
-        from hone.recipes.train import train as run_training
+        from hone.backends.training import train as run_training
 
         trained = run_training(
             resolved,

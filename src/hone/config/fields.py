@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ SHORT_NAMES = {
     "steps": "train.max_steps",
 }
 """What people write for a setting that has another name; used to guess, never accepted as a name."""
+_PARALLEL = re.compile(
+    r"(context|expert|pipeline|sequence|tensor)_?(model_)?parallel(ism)?(_size|_degree)?"
+    r"|(cp|ep|pp|sp|tp|ulysses|autotp)(_size|_degree)?"
+)
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,23 @@ def nearest_variable(variable: str) -> str | None:
     return close[0] if close else None
 
 
+def declined(name: str) -> str | None:
+    """What to use instead of a setting that many systems have and that this one will not: None for any other."""
+    last = name.rpartition(".")[2].replace("-", "_").lower()
+    if not _PARALLEL.fullmatch(last):
+        return None
+    return (
+        "Hone shares a step among ranks by rows, and splits no row, layer or matrix: use "
+        "compute.strategy=fsdp or compute.deepspeed=zero3 where the model is too large for one device, "
+        "compute.gradient_checkpointing=true or compute.micro_batch_tokens where rows are too long"
+    )
+
+
 def nearest_setting(name: str) -> str:
     """A remedy for an unknown dotted name: the nearest one, and what is allowed in its section."""
+    instead = declined(name)
+    if instead is not None:
+        return instead
     near = nearest_name(name)
     parent = name.rpartition(".")[0]
     if parent in settings():

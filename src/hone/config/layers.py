@@ -308,6 +308,11 @@ def idle_settings(resolved: Resolved) -> list[str]:
             "train.sample_steps is unset",
         ),
         *_idle_tracking(config),
+        (
+            ("compute.node_rank", "compute.rdzv_endpoint"),
+            config.compute.nnodes == 1,
+            "compute.nnodes is 1",
+        ),
     ]
     return [
         f"{name} has no effect: {reason}"

@@ -9,43 +9,18 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from hone.config.base import Section
-
-
-def _number_from_text(value: object) -> object:
-    """YAML 1.1 reads `1e-4` (no dot) as text; here it is a number everywhere."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not a truth value")
-    return value
-
-
-def _whole_from_text(value: object) -> object:
-    if isinstance(value, str):
-        value = _number_from_text(value)
-    if isinstance(value, bool):
-        raise ValueError("a whole number is wanted, not a truth value")
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-def _list_of_one(value: object) -> object:
-    """`output.trackers=wandb` means the list that holds it."""
-    return [value] if isinstance(value, str) else value
-
-
-Number = Annotated[float, BeforeValidator(_number_from_text)]
-Whole = Annotated[int, BeforeValidator(_whole_from_text)]
-Share = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number_from_text)]
-Positive = Annotated[float, Field(gt=0), BeforeValidator(_number_from_text)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_whole_from_text)]
-Part = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number_from_text)]
-Kernel = Literal["rms_norm", "activation"]
-NewText = Annotated[str, Field(min_length=1, pattern=r"\S")]
+from hone.config.compute import ComputeSection
+from hone.config.kinds import (
+    Count,
+    NewText,
+    Number,
+    Positive,
+    Share,
+    Whole,
+    list_of_one,
+    number_from_text,
+    whole_from_text,
+)
 
 
 class ModelSection(Section):
@@ -124,7 +99,7 @@ class LoraSection(Section):
     """Weight-decomposed adaptation (DoRA; Liu et al., 2024): a trained magnitude per output beside the low-rank direction."""
     init: Literal["default", "gaussian", "orthogonal", "olora", "pissa", "loftq"] = "default"
     """How the adapter begins. `default`: A by Kaiming, B zero. `pissa`: the base's main singular vectors (Meng et al., 2024). `olora`: its QR factors (Buyukakyuz, 2024). `loftq`: what 4-bit or 8-bit rounding took from the base (Li et al., 2023, one round); needs `qlora`."""
-    pissa_niter: Annotated[int, Field(ge=0, le=1000), BeforeValidator(_whole_from_text)] | None = (
+    pissa_niter: Annotated[int, Field(ge=0, le=1000), BeforeValidator(whole_from_text)] | None = (
         None
     )
     """Subspace iterations of a randomised SVD for `init: pissa`: quicker, near the same. Unset: the exact SVD."""
@@ -243,14 +218,14 @@ class DataSection(Section):
     """Extra variables for the chat template, e.g. `{enable_thinking: false}`."""
     train_on: Literal["all", "last"] = "all"
     """Which assistant turns are trained: `all`, or only the `last` of each row."""
-    max_length: Annotated[int, Field(ge=2), BeforeValidator(_whole_from_text)] | None = None
+    max_length: Annotated[int, Field(ge=2), BeforeValidator(whole_from_text)] | None = None
     """Longest row, in tokens. Unset: the model's own limit."""
     too_long: Literal["refuse", "drop", "oldest", "cut", "share"] = "refuse"
     """What happens to a longer row: `refuse` stops before anything loads, `drop` leaves it out, `oldest` leaves out its oldest turns, `cut` keeps its first `max_length` tokens, `share` divides the room between questions and answers as LLaMA-Factory does. What is dropped or lost is counted."""
     bad_rows: Literal["refuse", "drop"] = "refuse"
     """What happens to a row that cannot be used (not JSON, another shape, an unknown role): `refuse` stops and names it, `drop` leaves it out and counts it."""
     workers: (
-        Annotated[int, Field(ge=0, le=64), BeforeValidator(_whole_from_text)] | Literal["auto"]
+        Annotated[int, Field(ge=0, le=64), BeforeValidator(whole_from_text)] | Literal["auto"]
     ) = "auto"
     """Processes that prepare rows ahead of training. `auto`: one per core for files from 8 MiB on; 0 prepares all rows in the run's own process first."""
     shuffle: bool = True
@@ -293,17 +268,17 @@ class TrainSection(Section):
     """Rows per optimizer step, on all devices together. Never changed by memory: that is `compute.micro_batch_tokens`."""
     learning_rate: Positive | None = None
     """Peak learning rate. Unset: 2e-4 for lora and qlora, 2e-5 for freeze and full, a fifth of that with Lion."""
-    lora_plus_ratio: Annotated[float, Field(ge=1), BeforeValidator(_number_from_text)] = 1.0
+    lora_plus_ratio: Annotated[float, Field(ge=1), BeforeValidator(number_from_text)] = 1.0
     """How many times the learning rate the B matrices of adapters move at (LoRA+, Hayou et al., 2024; 16 is usual). 1: as the others."""
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "cosine"
     """Course of the learning rate after the warmup, down to its floor. `constant` stays at the peak; `wsd` (warmup, stable, decay) stays there until its last steps."""
     warmup_ratio: Number = Field(default=0.03, ge=0, le=1)
     """Share of all steps in which the learning rate rises from 0."""
-    warmup_steps: Annotated[int, Field(ge=0), BeforeValidator(_whole_from_text)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0), BeforeValidator(whole_from_text)] | None = None
     """Steps in which the learning rate rises from 0, overriding `warmup_ratio`."""
     min_learning_rate_ratio: Number = Field(default=0.0, ge=0, le=1)
     """Floor of a decaying learning rate, as a share of its peak."""
-    decay_ratio: Annotated[float, Field(gt=0, le=1), BeforeValidator(_number_from_text)] = 0.2
+    decay_ratio: Annotated[float, Field(gt=0, le=1), BeforeValidator(number_from_text)] = 0.2
     """Share of all steps, at the end, in which `wsd` decays."""
     decay_shape: Literal["linear", "cosine", "sqrt"] = "sqrt"
     """Shape of the decay of `wsd`; `sqrt` is 1 - sqrt of the share done."""
@@ -356,33 +331,6 @@ class TrainSection(Section):
         return self
 
 
-class ComputeSection(Section):
-    """How a step is computed. Nothing here changes what is computed, beyond rounding."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the step is computed. `auto`: a GPU where one is here. Kept for the whole run where it is here again."""
-    micro_batch_tokens: Count | Literal["auto"] = "auto"
-    """Most tokens in one Pack (one forward and backward). `auto` takes what fits and is fastest here."""
-    share_prefixes: bool = True
-    """Whether rows of a step that begin alike share their beginning. False: for comparison."""
-    pack: bool = True
-    """Whether several rows stand in one Pack. False runs them one at a time: for comparison."""
-    gradient_checkpointing: Literal["auto"] | bool | Part = "auto"
-    """Recompute activations in the backward pass: less memory, about a third more time in the layers that do so. `auto`: as few layers as memory asks for; a number from 0 to 1: that share of the layers."""
-    offload_activations: bool = False
-    """Keep what the backward pass needs in the host's memory meanwhile, page-locked; layers are recomputed unless `gradient_checkpointing` says otherwise. For a GPU."""
-    compile: Literal["auto"] | bool = "auto"
-    """Compile the parts of each layer (torch.compile). `auto`: on a GPU, where the run is long enough to pay for the minute that it takes."""
-    kernels: Literal["auto", "none", "rms_norm", "activation"] | list[Kernel] = "auto"
-    """Fused kernels of liger-kernel on a GPU: all of them where nothing is compiled (`auto`), `none`, or these (`rms_norm`: norms, `activation`: SwiGLU and GeGLU)."""
-    split_weights: Literal["auto"] | bool = "auto"
-    """Hold weights that train whole in bf16 arithmetic as bfloat16 and the 16 bits that a float32 master has more: 4 bytes a weight instead of 6, no copies, the same AdamW update. `auto`: on a GPU."""
-    deterministic: bool = True
-    """On a GPU only kernels that give the same bits each time, so that a resumed run ends in the same weights. False: some attention kernels are faster."""
-    threads: Count | Literal["auto"] = "auto"
-    """CPU threads of the step. `auto`: the cores this process may use. Kept for the whole run, since it changes the last bits."""
-
-
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 
 
@@ -421,7 +369,7 @@ class OutputSection(Section):
 
     dir: str | None = None
     """Folder of the run. Unset: `runs/<data>-<model>`. The same command resumes in it."""
-    trackers: Annotated[list[Tracker], BeforeValidator(_list_of_one)] = Field(
+    trackers: Annotated[list[Tracker], BeforeValidator(list_of_one)] = Field(
         default_factory=list[Tracker]
     )
     """Who is told the run's numbers, e.g. `[tensorboard, wandb]`. They read its events in processes of their own, and no failure of theirs touches the run."""

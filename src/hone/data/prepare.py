@@ -115,19 +115,21 @@ def prepare(
     rows: Sequence[Rows] = (),
     held_out: RowFile | None = None,
     wait: bool = True,
+    follow: bool = False,
 ) -> Prepared:
     """Read and check every row that `section` names; render and store them, or find them stored.
 
     `rows` and `held_out` say where the rows are; unset, `data.path` and `data.validation_path` are JSONL or
     JSON files. `max_length` in tokens. `say(event, told)` hears a `data` event for each file and a `notice`
     for each thing that a user should know. Without `wait`, a large file's rows are prepared while they are
-    used: only a sample, the rows that may be too long, and what is asked for are prepared first.
+    used: only a sample, the rows that may be too long, and what is asked for are prepared first. With
+    `follow`, another process does all that, and has indexed the files already: rows are awaited in the cache.
 
     Raises DataError for rows that cannot be used, ConfigError for settings that cannot be meant,
     DiskError when the cache cannot be written, EnvironmentFault when a preparing process dies.
     """
     _say_template(section, template, say)
-    source = _Source(tokenizer, template, max_length, cache_dir)
+    source = _Source(tokenizer, template, max_length, cache_dir, follow)
     contents = bool(section.validation_path or section.validation_split)
     named = rows or [Rows(RowFile(Path(section.path), section.path), section)]
     opened: list[PreparedFile] = []
@@ -215,6 +217,7 @@ class _Source:
     template: ChatTemplate
     max_length: int
     cache_dir: Path | None
+    follows: bool = False
 
     def file(self, rows: RowFile, section: DataSection, *, contents: bool) -> PreparedFile:
         """One file, indexed, with what the cache holds of it."""
@@ -225,7 +228,7 @@ class _Source:
             path, rows.name, section, shape, self.tokenizer, self.max_length, proofs
         )
         workers = workers_for(order.stamp[0], section.workers)
-        if self.tokenizer.folder is None or self.cache_dir is None:
+        if self.tokenizer.folder is None or self.cache_dir is None or self.follows:
             workers = 0
         shop = Workshop(order, (self.tokenizer, self.template))
         with self._proving(order, proofs, workers):
@@ -234,7 +237,13 @@ class _Source:
             )
         folder = None if self.cache_dir is None else self.cache_dir / key
         return PreparedFile(
-            shop, indexed.index, key=key, folder=folder, workers=workers, source_hold=rows.hold
+            shop,
+            indexed.index,
+            key=key,
+            folder=folder,
+            workers=workers,
+            source_hold=rows.hold,
+            follows=self.follows,
         )
 
     @contextlib.contextmanager
@@ -288,6 +297,9 @@ class _Source:
 
 def _make_ready(file: PreparedFile, *, wait: bool, section: DataSection, limit: int) -> None:
     """Prepare what must be known before anything else loads: all rows, or a sample and the doubtful ones."""
+    if file.follows:
+        file.keep()
+        return
     rows = Dataset([file])
     if wait or not file.works_ahead:
         file.finish()

@@ -7,6 +7,7 @@ order in which training will ask for them; without, in this process, when they a
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,8 @@ _HELD_BYTES: Final = 8 * 2**20  # of a smaller file nothing is written before al
 _PREAMBLE_BYTES: Final = (
     1024  # what a template writes of itself: a default system text, a heading of tools
 )
+_FIRST_PAUSE: Final = 0.02  # seconds between two looks for rows of another process
+_LONGEST_PAUSE: Final = 0.5
 _DOUBT: Final = 2  # other tokenizers: a row of fewer bytes than the limit divided by this is taken for short enough
 
 
@@ -52,9 +55,13 @@ class PreparedFile:
         folder: Path | None,
         workers: int,
         source_hold: Hold | None = None,
+        follows: bool = False,
     ) -> None:
         """`key` names the content of the file and the settings that decide what becomes of it;
-        `source_hold` keeps the file itself where it lies in the cache."""
+        `source_hold` keeps the file itself where it lies in the cache. One that `follows` prepares nothing:
+        another process puts the segments into the folder."""
+        self.follows = follows and folder is not None
+        self._seen: set[Path] = set()
         self.index = index
         self.key = key
         self.name = workshop.order.name
@@ -165,6 +172,9 @@ class PreparedFile:
     def ensure(self, rows: Iterable[int]) -> None:
         """Return when these rows are prepared. Raises DataError, EnvironmentFault."""
         wanted = [int(row) for row in rows if self._segment_of[row] < 0]
+        if self.follows:
+            self._await(wanted)
+            return
         if self._crew is None:
             for first in range(0, len(wanted), _RUN_ROWS):
                 self._prepare_here(wanted[first : first + _RUN_ROWS])
@@ -176,6 +186,16 @@ class PreparedFile:
                 if self._fault is not None:
                     raise self._fault
                 self._changed.wait(timeout=1.0)
+
+    def _await(self, wanted: list[int]) -> None:
+        """Return when another process has put these rows into the folder. Whoever started both ends this one
+        where that one dies."""
+        pause = _FIRST_PAUSE
+        while any(self._segment_of[row] < 0 for row in wanted):
+            self._find_segments()
+            if any(self._segment_of[row] < 0 for row in wanted):
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def finish(self) -> None:
         """Prepare what is left, and wait for it. Raises DataError, EnvironmentFault."""
@@ -240,9 +260,10 @@ class PreparedFile:
 
     def _find_segments(self) -> None:
         if self._folder is not None and self._folder.is_dir():
-            for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            for path in sorted(set(self._folder.glob(f"*{SUFFIX}")) - self._seen):
                 segment = open_segment(path)
                 if segment is not None:
+                    self._seen.add(path)
                     self._take(segment)
 
     def _take(self, segment: Segment) -> None:
@@ -250,14 +271,16 @@ class PreparedFile:
         rows = segment.row
         if rows.size and (rows.min() < 0 or rows.max() >= self.index.num_rows):
             return
-        if (self._segment_of[rows] >= 0).any():
+        fresh = self._segment_of[rows] < 0
+        if not fresh.all() and not self.follows:
             return  # of another writer: a part of it would be counted twice
         with self._changed:
             self._segments.append(segment)
-            self._place_of[rows] = np.arange(rows.shape[0], dtype=np.int32)
-            self._segment_of[rows] = len(self._segments) - 1
+            places = np.arange(rows.shape[0], dtype=np.int32)
+            self._place_of[rows[fresh]] = places[fresh]
+            self._segment_of[rows[fresh]] = len(self._segments) - 1
             self._assigned[rows] = True
-            self._ready += int(rows.shape[0])
+            self._ready += int(fresh.sum())
             self._changed.notify_all()
 
     def _prepare_here(self, rows: list[int]) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from hone.errors import HoneError
+from hone.engine.ahead import Source
+from hone.errors import HoneError, OutOfMemory
+from hone.pack import Step
 
 _SIGNS = (
     "can't allocate memory",
@@ -56,6 +58,26 @@ def halved(budget: int, *, largest_pack: int, longest_example: int) -> int | Non
     while lower >= largest_pack:
         lower //= 2
     return max(lower, longest_example)
+
+
+def smaller_budget(source: Source, step: Step, budget: int, *, from_step: int) -> int:
+    """The budget after one at which `step` ran out of memory. Raises OutOfMemory where there is none."""
+    alone = source.step(step.index, 1).packs
+    longest = max(alone, key=lambda pack: pack.num_tokens)
+    lower = halved(
+        budget,
+        largest_pack=max(pack.num_tokens for pack in step.packs),
+        longest_example=longest.num_tokens,
+    )
+    if lower is None:
+        raise OutOfMemory(
+            f"out of memory in step {from_step} with every Example alone; the longest has "
+            f"{longest.num_tokens:,} tokens",
+            where=step.row_names[int(longest.row[0])],
+            remedy="lower data.max_length, set compute.gradient_checkpointing=true, take "
+            "tuning.method=lora or a smaller model, or free memory on this machine",
+        )
+    return lower
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -31,6 +31,7 @@ class Training:
         steps_per_epoch: int,
         model: nn.Module,
         evaluate: Callable[[], float | None],
+        alone: bool = True,
     ) -> None:
         self.steps = steps
         """Steps in all."""
@@ -47,6 +48,7 @@ class Training:
         self.fault: HoneError | None = None
         """What an evaluation that a callback asked for raised: no fault of the callback."""
         self._evaluate = evaluate
+        self._alone = alone
 
     @property
     def epoch(self) -> float:
@@ -55,19 +57,30 @@ class Training:
 
     def stop(self, reason: str = "a callback asked for it") -> None:
         """End training after this step: saved, with its artifact, as after the last step."""
+        self._refuse_for_others("stop")
         self.stop_reason = reason
 
     def save(self) -> None:
         """Write a checkpoint after this step."""
+        self._refuse_for_others("save")
         self.save_wanted = True
 
     def evaluate(self) -> float | None:
         """The loss on the held-out rows now; once a step. None without held-out rows, or where a stop was asked for."""
+        self._refuse_for_others("evaluate")
         try:
             return self._evaluate()
         except HoneError as error:
             self.fault = error
             raise
+
+    def _refuse_for_others(self, wish: str) -> None:
+        """Only the first of several ranks calls callbacks: what all must do together cannot be asked there."""
+        if not self._alone:
+            raise CallbackError(
+                f"a callback asked to {wish}, and the run has several ranks, of which only the first has callbacks",
+                remedy="set compute.nproc=1, or let the callback only look on",
+            )
 
 
 class Callback:

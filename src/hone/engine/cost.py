@@ -9,7 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _NOISE = 1.02  # two trials of one thing differ by so much
 
@@ -33,6 +33,17 @@ class Speeds:
         return sum(
             pack.tokens * self._token(pack.tokens) + pack.pairs * self.pair for pack in packs
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a run keeps them."""
+        return {"token": {str(k): v for k, v in self.token.items()}, "pair": self.pair}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any] | None) -> Speeds:
+        """The inverse; None (a run of before they were kept) counts tokens."""
+        if told is None:
+            return cls({1: 1.0})
+        return cls({int(k): float(v) for k, v in told["token"].items()}, float(told["pair"]))
 
     def _token(self, tokens: int) -> float:
         """Interpolated over the logarithm of the size; flat beyond what was measured."""

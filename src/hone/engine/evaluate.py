@@ -12,12 +12,15 @@ from torch import Tensor
 
 from hone.engine.ahead import Source
 from hone.engine.budget import is_out_of_memory
+from hone.engine.cost import Speeds
+from hone.engine.deal import deal
 from hone.engine.memory import free_caches
 from hone.engine.module import LossModule
 from hone.engine.numbers import read_numbers
 from hone.engine.parts import Part, RowLosses, parts_of
-from hone.engine.stop import ShouldStop
-from hone.pack import Step
+from hone.engine.stop import ShouldStop, agreed
+from hone.engine.strategy import Strategy
+from hone.pack import Pack, Step
 
 
 class HeldOut(Source, Protocol):
@@ -47,17 +50,22 @@ class Evaluation:
 def evaluate(
     module: LossModule,
     held_out: HeldOut,
+    strategy: Strategy,
     *,
+    speeds: Speeds,
     micro_batch_tokens: int,
     lower: Callable[[HeldOut, Step, int], int],
     should_stop: ShouldStop,
 ) -> Evaluation | None:
     """The held-out loss with noise off; None where a stop was asked for on the way.
 
-    Where memory runs out, `lower(held_out, step, budget)` gives a smaller budget, or raises.
+    Each rank takes its share of the Packs. Where memory runs out, `lower(held_out, step, budget)` gives a
+    smaller budget, or raises.
     """
+    ranks = strategy.ranks
     terms: list[Tensor] = []
     row_terms: list[Tensor] = []
+    counts: list[int] = []  # of row terms, by step
     steps: list[Step] = []
     weight, rows, trained = 0.0, 0, 0
     budget = micro_batch_tokens
@@ -66,27 +74,32 @@ def evaluate(
         for index in range(held_out.steps_per_epoch):
             while True:
                 step = held_out.step(index, budget)
-                found = _terms(module, step)
-                if found is not None:
+                packs = strategy.passes(deal(step.packs, ranks.world, speeds))
+                found = _terms(module, strategy, packs, f"evaluation, step {index + 1}")
+                fits = found is not None
+                # Who cannot redo it must not ask the others: they wait inside a pass.
+                if (fits or strategy.redoes) and not ranks.any(not fits):
                     break
                 free_caches()
                 budget = lower(held_out, step, budget)
+            assert found is not None
             terms += found.terms
-            if step.sources and found.rows:
+            if step.sources:
                 row_terms += found.rows
+                counts.append(sum(rows.numel() for rows in found.rows))
                 steps.append(step)
             weight += step.weight
             rows += len(step.row_names)
             trained += step.trained_tokens
-            if should_stop() is not None:
+            if agreed(should_stop(), ranks) is not None:
                 return None
     finally:
         module.train(True)
     if weight <= 0:
         raise ValueError("the held-out rows predict nothing")
     numbers = read_numbers([*terms, *row_terms])
-    loss = math.fsum(numbers[: len(terms)]) / weight
-    sources = _parts(steps, numbers[len(terms) :])
+    loss = math.fsum(ranks.each(math.fsum(numbers[: len(terms)]))[0]) / weight
+    sources = _parts(steps, counts, numbers[len(terms) :], strategy, speeds)
     return Evaluation(loss=loss, rows=rows, trained_tokens=trained, sources=sources)
 
 
@@ -98,13 +111,16 @@ class _Found:
     rows: list[Tensor]
 
 
-def _terms(module: LossModule, step: Step) -> _Found | None:
+def _terms(
+    module: LossModule, strategy: Strategy, packs: Sequence[Pack], what: str
+) -> _Found | None:
     """None where memory ran out."""
     found = _Found([], [])
     try:
         with torch.no_grad():
-            for pack in step.packs:
-                found.terms.append(module(pack, 1.0).detach())
+            for pack in packs:
+                strategy.ranks.pack(what)
+                found.terms.append(strategy.forward(pack, 1.0).detach())
                 if module.row_terms is not None:
                     found.rows.append(module.row_terms)
             return found
@@ -114,11 +130,23 @@ def _terms(module: LossModule, step: Step) -> _Found | None:
     return None
 
 
-def _parts(steps: Sequence[Step], numbers: Sequence[float]) -> dict[str, Part]:
-    """The part of each source in steps whose row terms were read one after the other."""
-    rows: list[RowLosses] = []
-    for step in steps:
-        count = sum(pack.num_rows for pack in step.packs)
-        rows.append(RowLosses.of(step, step.packs, numbers[:count]))
+def _parts(
+    steps: Sequence[Step],
+    counts: Sequence[int],
+    numbers: Sequence[float],
+    strategy: Strategy,
+    speeds: Speeds,
+) -> dict[str, Part]:
+    """The part of each source in steps, so many of whose row terms this rank has read one after the other."""
+    if not steps:
+        return {}
+    mine: list[list[float]] = []
+    for count in counts:
+        mine.append(list(numbers[:count]))
         numbers = numbers[count:]
+    rows: list[RowLosses] = []
+    for step, *told in zip(steps, *strategy.ranks.gather(mine), strict=True):
+        of_step = RowLosses.of_hands(step, deal(step.packs, strategy.ranks.world, speeds), told)
+        if of_step is not None:
+            rows.append(of_step)
     return parts_of(rows)

@@ -94,9 +94,12 @@ def model_flops(loss: PackLoss) -> ModelFlops:
     return ModelFlops(token, prediction, _pairs(config))
 
 
-def product_flops(loss: PackLoss, tokens: int) -> float:
+def product_flops(
+    loss: PackLoss, tokens: int, shapes: Counter[tuple[int, int]] | None = None
+) -> float:
     """FLOPs a second of matrix products, [tokens, inputs] by [inputs, outputs], in the model's arithmetic.
 
+    `shapes` are those of `product_shapes`, where ranks hold the weights in parts by now.
     The shapes with nine tenths of a pass's FLOPs are timed, best of three each, with fewer tokens where one
     product is long enough to be timed; draws nothing from torch's own generator. 0 where nothing can be timed.
     """
@@ -104,7 +107,7 @@ def product_flops(loss: PackLoss, tokens: int) -> float:
     dtype = loss.autocast or _arithmetic(loss.model)
     flops = seconds = 0.0
     try:
-        for (inputs, outputs), count in _covering(_shapes(loss.model)):
+        for (inputs, outputs), count in _covering(shapes or product_shapes(loss.model)):
             rows, best = _best_seconds(inputs, outputs, tokens, dtype, device)
             flops += count * 2.0 * inputs * outputs
             seconds += count * best / rows
@@ -178,7 +181,7 @@ def _windows(config: Any) -> Iterator[int | None]:
     yield from (of_kind[kind] for kind in kinds if kind in of_kind)
 
 
-def _shapes(model: nn.Module) -> Counter[tuple[int, int]]:
+def product_shapes(model: nn.Module) -> Counter[tuple[int, int]]:
     """How often each (inputs, outputs) stands in the trunk."""
     head = _head_modules(model)
     found: Counter[tuple[int, int]] = Counter()

@@ -19,6 +19,8 @@ OptimizerName = Literal[
 Place = Literal["embedding", "head", "inside"]
 """Where a weight stands: the input embedding (a tied head too), the output head, or between them."""
 
+ELEMENTWISE: Final = frozenset({"adamw", "lion"})
+"""Each number is moved by its own gradient alone: right on any part of a weight too."""
 FROM_BITSANDBYTES: Final = frozenset({"adamw_8bit", "paged_adamw", "paged_adamw_8bit", "lion_8bit"})
 LEAST_QUANTIZED: Final = (
     4096  # numbers; bitsandbytes keeps the moments of a smaller weight in float32

@@ -28,6 +28,7 @@ from hone.engine.moments import (
     moment_bytes,
     moves_by_muon,
 )
+from hone.engine.plan import Plan
 from hone.engine.split_weights import SplitAdamW
 from hone.errors import EnvironmentFault
 
@@ -119,6 +120,25 @@ def build_optimizer(
             for some, exact in ((rest, False), (embedding, True))
             if some
         ]
+    )
+
+
+def plan_optimizer(
+    plan: Plan,
+    trained: Mapping[str, nn.Parameter],
+    places: Mapping[str, Place],
+    *,
+    lows: Mapping[nn.Parameter, Tensor] | None = None,
+) -> torch.optim.Optimizer:
+    """The optimizer that a plan asks for, its state allocated."""
+    return build_optimizer(
+        trained,
+        weight_decay=plan.weight_decay,
+        betas=plan.betas,
+        name=plan.optimizer,
+        lora_plus_ratio=plan.lora_plus_ratio,
+        places=places,
+        lows=lows,
     )
 
 
@@ -266,7 +286,8 @@ def update_bytes(
     """
     total = 0
     for key, parameter in trained.items():
-        total += parameter.numel() * parameter.element_size()
+        # A master in two halves shows its upper 16 bits; its gradient is float32 all the same.
+        total += parameter.numel() * max(parameter.element_size(), 4)
         pageable = is_paged(name) and parameter.device.type == "cuda"
         if not (pageable and parameter.numel() >= LEAST_PAGED):
             total += moment_bytes(name, parameter.shape, places[key])

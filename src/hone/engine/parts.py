@@ -59,6 +59,27 @@ class RowLosses:
             raise ValueError("row terms belong to other Packs")
         return cls(step, total, weight)
 
+    @classmethod
+    def of_hands(
+        cls,
+        step: Step,
+        hands: Sequence[Sequence[Pack]],
+        told: Sequence[Sequence[float]],
+        *,
+        scale: float = 1.0,
+    ) -> RowLosses | None:
+        """From what every rank read: `hands` are the Packs of each, `told` the row terms of these, and after them those
+        of Packs that only fill up. None where no terms are told.
+        """
+        real = [
+            terms[: sum(pack.num_rows for pack in hand)]
+            for hand, terms in zip(hands, told, strict=True)
+        ]
+        if not any(real):
+            return None
+        packs = [pack for hand in hands for pack in hand]
+        return cls.of(step, packs, [term for terms in real for term in terms], scale=scale)
+
     @property
     def worst(self) -> list[tuple[str, float]]:
         """Rows that predict something, with the mean loss of each, the highest first."""

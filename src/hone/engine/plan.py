@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from hone.engine.cost import Speeds
 from hone.engine.moments import OptimizerName
 from hone.engine.schedule import DecayShape, Schedule, ScheduleName, share_of_steps
 
@@ -55,6 +56,8 @@ class Plan:
     """Steps between evaluations, and one at the end. Used where held-out rows are given; None: never."""
     early_stop: int | None = None
     """Evaluations without a better loss after which the run ends; None: never."""
+    speeds: Speeds = field(default_factory=lambda: Speeds({1: 1.0}))
+    """By which the Packs of a step are dealt to ranks; stored with the run, so that a resumed one deals alike."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.save_steps < 1 or self.steps_per_epoch < 1:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from hone.engine.footprint import Footprint
 from hone.engine.loss import PackLoss
 from hone.engine.memory import free_caches
 from hone.engine.room import activation_bytes_per_token, available_bytes, peak_bytes_of
+from hone.engine.strategy import Replicated, Strategy
 from hone.errors import OutOfMemory
 from hone.models.layers import decoder_layers
 from hone.models.recompute import can_recompute, recompute, recomputed
@@ -43,6 +45,8 @@ class Rehearsed:
     available_bytes: int
     speeds: Speeds
     reason: str
+    worst_seconds: float
+    """Forward and backward of the worst Pack."""
     recomputed: int = 0
     """Layers that are computed again in the backward pass."""
     peak_bytes: int | None = None
@@ -100,19 +104,29 @@ def rehearse(
     trained_share: float,
     layout: Callable[[int], Sequence[Weight]],
     layers: int | None = 0,
+    strategy: Strategy | None = None,
+    measured: Measured | None = None,
 ) -> Rehearsed:
     """Choose `micro_batch_tokens` (or check the `wanted` one) and try the worst Pack once.
 
     `longest` is the longest row in tokens, `trained_share` how many tokens are predicted; `state_bytes` is
     what gradients and optimizer will still allocate; `layout(budget)` is the Packs of a few of the data's
     own steps at that budget. `layers` are computed again in the backward pass; None: as few as memory asks for.
-    Raises OutOfMemory where not even the longest row fits.
+    All ranks of a `strategy` rehearse together and come to one answer, that of the slowest and the fullest;
+    `measured` is what `measure_footprint` said before they held the weights in parts. Raises OutOfMemory where
+    not even the longest row fits.
     """
-    device = loss.head.device
-    free = available_bytes(device)
+    stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
+    device, ranks = loss.head.device, stage.strategy.ranks
+    free = int(ranks.least(available_bytes(device, sharers=ranks.local_world)))
     room_bytes = free * (1 - _KEEP_FREE[device.type]) - state_bytes
-    footprint, fixed_bytes = measure_footprint(loss, longest, room_bytes=room_bytes, layers=layers)
-    room_bytes -= fixed_bytes
+    footprint, fixed_bytes = stage.agreed(
+        measured
+        or measure_footprint(
+            loss, longest, room_bytes=room_bytes, layers=layers, strategy=stage.strategy
+        )
+    )
+    room_bytes = ranks.least(room_bytes) - fixed_bytes
     needed = footprint.fewest(longest, room_bytes)
     if needed is None:
         raise _too_long(longest, footprint, room_bytes, free)
@@ -120,11 +134,11 @@ def rehearse(
         recompute(loss.model, needed)
     per_token = footprint.per_token(needed)
     if not loss.shared:  # each row is a Pack of its own, whatever the budget
-        _, peak = _try_worst(loss, longest, longest=longest)
+        _, peak, worst = _try_worst(stage, longest, longest=longest)
+        speeds = Speeds({longest: worst / longest})
         again = recomputed(loss.model)
-        return Rehearsed(
-            longest, per_token, free, Speeds({}), "rows run one at a time", again, peak
-        )
+        why = "rows run one at a time"
+        return Rehearsed(longest, per_token, free, speeds, why, worst, again, peak)
     room = footprint.longest(room_bytes, needed)
     if wanted is not None:
         budgets: Sequence[int] = (wanted,)
@@ -133,32 +147,78 @@ def rehearse(
     else:
         budgets = _worth_trying(layout, room)
     tried = [budget for budget in budgets if budget <= room] or [min(budgets[0], room)]
-    speeds = measure_speeds(loss, tried, longest=longest, share=trained_share)
+    speeds = measure_speeds(
+        loss, tried, longest=longest, share=trained_share, strategy=stage.strategy
+    )
     again = {b: footprint.fewest(max(b, longest), room_bytes) or 0 for b in budgets}
     budget, reason = _choose(
         budgets, speeds, layout, wanted=wanted, slower=_slower(footprint, again)
     )
     if footprint.layers:
         recompute(loss.model, again[budget])
-    budget, peak = _try_worst(loss, budget, longest=longest)
-    return Rehearsed(budget, per_token, free, speeds, reason, recomputed(loss.model), peak)
+    budget, peak, worst = _try_worst(stage, budget, longest=longest)
+    again_now = recomputed(loss.model)
+    return Rehearsed(budget, per_token, free, speeds, reason, worst, again_now, peak)
+
+
+Measured = tuple[Footprint, float]
+"""A footprint, and the bytes that a pass needs whatever its length."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The model to be tried, as the ranks hold it."""
+
+    loss: PackLoss
+    strategy: Strategy
+
+    def run(self, pack: Pack) -> None:
+        """One forward and backward that leaves no gradient."""
+        self.strategy.backward(pack, 1.0, last=True)
+        if self.loss.head.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, pack: Pack) -> float:
+        """Of that, on the rank that takes longest."""
+        ranks = self.strategy.ranks
+        ranks.work(f"rehearsing {pack.num_tokens:,} tokens")
+        ranks.wait()  # so that none counts its waiting for a later one
+        start = time.perf_counter()
+        self.run(pack)
+        elapsed = time.perf_counter() - start
+        self.strategy.discard()
+        return ranks.most(elapsed)
+
+    def agreed(self, measured: Measured) -> Measured:
+        """The most that any rank has measured."""
+        footprint, fixed = measured
+        ranks = self.strategy.ranks
+        kept, again = ranks.most(footprint.kept), ranks.most(footprint.again)
+        layers = int(ranks.most(footprint.layers))
+        return Footprint(kept, again, layers), ranks.most(fixed)
 
 
 def measure_footprint(
-    loss: PackLoss, longest: int, *, room_bytes: float, layers: int | None
-) -> tuple[Footprint, float]:
+    loss: PackLoss,
+    longest: int,
+    *,
+    room_bytes: float,
+    layers: int | None,
+    strategy: Strategy | None = None,
+) -> Measured:
     """What a token keeps, and on a GPU the bytes that a pass needs whatever its length.
 
     With `layers` given the footprint is that of so many recomputed layers, and cannot be changed; otherwise
     what recomputing saves is measured too, on a CPU only where the longest row asks for it.
     """
+    stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
     recompute(loss.model, layers or 0)
     may_change = layers is None and can_recompute(loss.model)
     count = len(decoder_layers(loss.model))
     try:
-        kept, fixed = _bytes_per_token(loss, longest)
+        kept, fixed = _bytes_per_token(stage, longest)
     except (MemoryError, RuntimeError) as error:
-        if not (may_change and is_out_of_memory(error)):
+        if not (may_change and is_out_of_memory(error) and stage.strategy.redoes):
             raise
         kept, fixed = math.inf, 0.0
     enough = loss.head.device.type == "cpu" and longest * kept <= room_bytes
@@ -166,15 +226,16 @@ def measure_footprint(
         return Footprint(kept, kept, 0), fixed
     free_caches(loss.head.device)
     recompute(loss.model, count)
-    again, at_least = _bytes_per_token(loss, longest)
+    again, at_least = _bytes_per_token(stage, longest)
     if kept == math.inf:  # not even a small Pack fits otherwise
         return Footprint(again, again, 0), at_least
     recompute(loss.model, 0)
     return Footprint(kept, min(kept, again), count), max(fixed, at_least)
 
 
-def _bytes_per_token(loss: PackLoss, longest: int) -> tuple[float, float]:
+def _bytes_per_token(stage: _Stage, longest: int) -> tuple[float, float]:
     """Bytes a token, and bytes in any case: counted tensor by tensor on a CPU, from the peaks of two Packs on a GPU."""
+    loss, strategy = stage.loss, stage.strategy
     vocab = loss.head.vocab_size
     if loss.head.device.type != "cuda":
         small = made_up_pack([min(256, longest)], vocab_size=vocab)
@@ -188,9 +249,12 @@ def _bytes_per_token(loss: PackLoss, longest: int) -> tuple[float, float]:
         )
         for size in sizes
     )
-    low, high = peak_bytes_of(loss, first), peak_bytes_of(loss, second)
+    low, high = (
+        peak_bytes_of(loss.head.device, partial(stage.run, pack), strategy.discard)
+        for pack in (first, second)
+    )
     slope = max(1.0, (high - low) / max(1, second.num_tokens - first.num_tokens))
-    gradients = sum(4 * p.numel() for p in loss.parameters() if p.requires_grad)
+    gradients = sum(4 * p.numel() for p in strategy.trained.values())
     return slope, max(0.0, low - slope * first.num_tokens - gradients)
 
 
@@ -218,8 +282,16 @@ def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[
     return [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
 
 
-def measure_speeds(loss: PackLoss, budgets: Sequence[int], *, longest: int, share: float) -> Speeds:
+def measure_speeds(
+    loss: PackLoss,
+    budgets: Sequence[int],
+    *,
+    longest: int,
+    share: float,
+    strategy: Strategy | None = None,
+) -> Speeds:
     """Seconds of forward and backward: by Pack size, in short rows, as far as trials stay short; and by pair."""
+    stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
 
     def timed(tokens: int, row_tokens: int, times: int) -> tuple[Weight, float]:
         pack = made_up_pack(
@@ -227,7 +299,7 @@ def measure_speeds(loss: PackLoss, budgets: Sequence[int], *, longest: int, shar
             vocab_size=loss.head.vocab_size,
             predictions=round(tokens * share),
         )
-        seconds = min(_seconds(loss, pack) for _ in range(times))
+        seconds = min(stage.seconds(pack) for _ in range(times))
         return Weight(tokens, pack.visible_pairs), seconds
 
     short = min(_SHORT_ROW, longest)
@@ -258,16 +330,6 @@ def _rows(tokens: int, row_tokens: int) -> list[int]:
     return [row_tokens] * rows + [rest] * (rest > 0)
 
 
-def _seconds(loss: PackLoss, pack: Pack) -> float:
-    start = time.perf_counter()
-    loss(pack, 1.0).backward()
-    if loss.head.device.type == "cuda":
-        torch.cuda.synchronize()
-    elapsed = time.perf_counter() - start
-    loss.zero_grad(set_to_none=True)
-    return elapsed
-
-
 def _choose(
     budgets: Sequence[int],
     speeds: Speeds,
@@ -282,36 +344,54 @@ def _choose(
     return chosen, "the fastest here, sharing counted"
 
 
-def _try_worst(loss: PackLoss, budget: int, *, longest: int) -> tuple[int, int | None]:
-    """One forward and backward of the worst Pack; halves the budget while memory runs out. On a GPU also its peak.
+def _try_worst(stage: _Stage, budget: int, *, longest: int) -> tuple[int, int | None, float]:
+    """One forward and backward of the worst Pack, and its seconds; halves the budget while memory runs out. On a GPU
+    also its peak.
 
     Attention keeps as much for a token of a short row as for one of a long row, so one row is the longest.
     The head holds one chunk of logits at a time, so two chunks need what a thousand would.
     """
-    vocab = loss.head.vocab_size
-    chunks = 2 * loss.chunk_positions
+    vocab = stage.loss.head.vocab_size
+    chunks = 2 * stage.loss.chunk_positions
     while True:
         worst = max(budget, longest)
         rows = [longest, *_rows(worst - longest, min(_SHORT_ROW, longest))]
         pack = made_up_pack(rows, vocab_size=vocab, predictions=min(worst, chunks))
-        peak = None
-        try:
-            if loss.head.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(loss.head.device)
-                _seconds(loss, pack)
-                peak = torch.cuda.max_memory_allocated(loss.head.device)
-            else:
-                _seconds(loss, pack)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            loss.zero_grad(set_to_none=True)
-            gc.collect()
-            if budget <= longest:
-                raise OutOfMemory(
-                    f"a Pack of {worst} tokens does not fit",
-                    remedy="set compute.gradient_checkpointing=true, or a smaller data.max_length",
-                ) from error
-            budget = max(longest, budget // 2)
-        else:
-            return budget, peak
+        tried = _try(stage, pack)
+        if tried is not None:
+            return budget, *tried
+        smaller = max(longest, budget // 2)
+        if budget <= longest:
+            raise OutOfMemory(
+                f"a Pack of {worst} tokens does not fit",
+                remedy="set compute.gradient_checkpointing=true, or a smaller data.max_length",
+            )
+        if not stage.strategy.redoes:
+            fault = OutOfMemory(f"a Pack of {worst} tokens does not fit")
+            fault.smaller = (1, smaller)
+            raise fault
+        budget = smaller
+
+
+def _try(stage: _Stage, pack: Pack) -> tuple[int | None, float] | None:
+    """Peak bytes (on a GPU) and seconds of a Pack; None where memory ran out on any rank that nobody waits for."""
+    strategy, device = stage.strategy, stage.loss.head.device
+    fits, peak, start = True, None, time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        stage.run(pack)
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = False
+    seconds = time.perf_counter() - start
+    if not fits and not strategy.redoes:
+        return None
+    strategy.discard()
+    gc.collect()
+    if strategy.ranks.any(not fits):
+        return None
+    return peak, strategy.ranks.most(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from hone.pack import Pack
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def available_bytes(device: torch.device) -> int:
-    """Free memory of the device; on a CPU the least of the machine's and the control group's."""
+def available_bytes(device: torch.device, *, sharers: int = 1) -> int:
+    """Free memory of the device; on a CPU the least of the machine's and the control group's, divided by
+    the `sharers` that want it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -21,7 +23,7 @@ def available_bytes(device: torch.device) -> int:
     limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
     if limit is not None and used is not None:
         free = min(free, max(0, limit - used))
-    return free
+    return free // sharers
 
 
 def _meminfo() -> int:
@@ -58,15 +60,16 @@ def activation_bytes_per_token(loss: PackLoss, pack: Pack) -> float:
     return sum(seen.values()) / pack.num_tokens
 
 
-def peak_bytes_of(loss: PackLoss, pack: Pack) -> int:
-    """Most bytes that forward and backward of a Pack allocate on the GPU beyond what is there, gradients included."""
-    device = loss.head.device
-    loss.zero_grad(set_to_none=True)
+def peak_bytes_of(
+    device: torch.device, run: Callable[[], object], discard: Callable[[], object]
+) -> int:
+    """Most bytes that `run`, a forward and backward, allocates on the GPU beyond what is there, gradients included;
+    `discard` forgets these."""
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    loss(pack, 1.0).backward()
+    run()
     torch.cuda.synchronize(device)
     peak = torch.cuda.max_memory_allocated(device) - before
-    loss.zero_grad(set_to_none=True)
+    discard()
     return peak

@@ -90,6 +90,24 @@ def read_weights(folder: Path, *, trained: Mapping[str, nn.Parameter]) -> None:
         raise of_another_run(folder, str(error)) from error
 
 
+def write_random_state(folder: Path, *, rank: int, world: int) -> None:
+    """Keep the generators of a rank beside the first one, whose own stand with its optimizer."""
+    save_tensors(random_state(), folder / _random_file(rank, world))
+
+
+def read_random_state(folder: Path, *, rank: int, world: int) -> None:
+    """Go on with a rank's own generators, where as many ranks wrote them."""
+    path = folder / _random_file(rank, world)
+    if path.is_file():
+        state = random_state()
+        _fill(state, path)
+        set_random_state(state)
+
+
+def _random_file(rank: int, world: int) -> str:
+    return f"random-{rank:05d}-of-{world:05d}.safetensors"
+
+
 def random_state() -> dict[str, Tensor]:
     """The state of torch's generators, as uint8 tensors on the CPU."""
     state = {"cpu": torch.get_rng_state()}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from hone.engine.ranks import Ranks
 from hone.errors import Interrupted, Stopped, Terminated
 
 ShouldStop = Callable[[], Stopped | None]
@@ -84,6 +85,17 @@ class StopRequest:
 def never() -> Stopped | None:
     """Nobody asks to stop."""
     return None
+
+
+def agreed(asked: Stopped | None, ranks: Ranks) -> Stopped | None:
+    """What any rank was asked, on every rank: all stop after the same step, or none does."""
+    if ranks.is_alone:
+        return asked
+    mine = 0 if asked is None else int(signal.Signals[asked.signal_name])
+    number = int(ranks.most(mine))
+    if number in (0, mine):
+        return asked
+    return _stopped(signal.Signals(number), saved="saved", remedy="the same command resumes")
 
 
 def _stopped(number: signal.Signals, *, saved: str, remedy: str) -> Stopped:

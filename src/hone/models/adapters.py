@@ -146,10 +146,11 @@ def set_dropout(model: nn.Module, make: Any) -> int:
 
 
 def state_of(adapted: PeftModel) -> dict[str, Tensor]:
-    """What a saved adapter holds, by the names of its file; views of the trained weights."""
+    """What a saved adapter holds, by the names of its file; the trained weights themselves."""
     # The base's own rows are never saved with it: those of new tokens are weights of the adapter.
-    state = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return {name: tensor.detach() for name, tensor in state.items()}
+    return peft.get_peft_model_state_dict(
+        adapted, state_dict=adapted.state_dict(keep_vars=True), save_embedding_layers=False
+    )
 
 
 def beginning_of(adapted: PeftModel, section: LoraSection) -> dict[str, Tensor]:
@@ -160,7 +161,7 @@ def beginning_of(adapted: PeftModel, section: LoraSection) -> dict[str, Tensor]:
     if section.init not in _TAKES_FROM_BASE:
         return {}
     return {
-        name: tensor.clone()
+        name: tensor.detach().clone()
         for name, tensor in state_of(adapted).items()
         if ".lora_A." in name or ".lora_B." in name
     }
@@ -176,16 +177,20 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def plain_state(
-    adapted: PeftModel, beginning: Mapping[str, Tensor]
+    adapted: PeftModel,
+    beginning: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[LoraConfig, dict[str, Tensor]]:
     """Config and weights of an adapter for the base as it was, to be saved.
 
+    `weights` are those of `state_of`, whole, where several ranks hold the adapter's own in parts.
     What an initialisation took out of the base is put back: with W = W' + s B0 A0, the trained W' + s B A is
     W + s (B A - B0 A0), an adapter of twice the rank.
     """
     config = cast(LoraConfig, adapted.peft_config[ADAPTER])
     config.init_lora_weights = True  # it begins with the saved weights
-    state = state_of(adapted)
+    held = state_of(adapted) if weights is None else weights
+    state = {name: tensor.detach() for name, tensor in held.items()}
     if not beginning:
         return config, state
     for name, start in beginning.items():

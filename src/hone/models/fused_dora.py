@@ -67,7 +67,8 @@ class _FusedDora(torch.autograd.Function):
         ctx.wide = down.dtype
         y = unscaled * factor  # in the wider type: a magnitude moves by less than bfloat16 can tell
         if bias is not None:
-            y = y.add_(bias)
+            compiles = torch.compiler.is_compiling()  # as in hone.models.fused_norm
+            y = y + bias if compiles else y.add_(bias)
         return y.to(x.dtype)
 
     @staticmethod

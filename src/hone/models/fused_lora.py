@@ -93,7 +93,10 @@ class _FusedLora(torch.autograd.Function):
         dense = _dense(weight, layer, x.dtype)
         y = x @ dense.T if bias is None else torch.addmm(bias, x, dense.T)
         low = x @ down_in.T
-        y.addmm_(low, up_in.T, alpha=scale)
+        if torch.compiler.is_compiling():  # as in hone.models.fused_norm
+            y = torch.addmm(y, low, up_in.T, alpha=scale)
+        else:
+            y.addmm_(low, up_in.T, alpha=scale)
         ctx.save_for_backward(x, weight, down_in, up_in, low)
         ctx.layer = layer
         ctx.scale = scale

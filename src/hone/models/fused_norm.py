@@ -44,7 +44,11 @@ class FusedRMSNorm(nn.Module):
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Saves x, w and 1 / rms(x); everything is computed in float32."""
+    """Saves x, w and 1 / rms(x); everything is computed in float32.
+
+    Where it is compiled the result is a tensor of its own: torch 2.11 traces no gradient into one that was changed
+    in place, and says nothing.
+    """
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -58,8 +62,11 @@ class _RMSNorm(torch.autograd.Function):
         hat = wide * scale
         if rounds_first:
             hat = hat.to(x.dtype)
-            return hat.mul_(weight) if hat.dtype == weight.dtype else weight * hat
-        return hat.mul_(_shifted(weight, shift)).to(x.dtype)
+            in_place = hat.dtype == weight.dtype and not torch.compiler.is_compiling()
+            return hat.mul_(weight) if in_place else weight * hat
+        wide_weight = _shifted(weight, shift)
+        hat = hat * wide_weight if torch.compiler.is_compiling() else hat.mul_(wide_weight)
+        return hat.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]

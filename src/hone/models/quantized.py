@@ -27,7 +27,9 @@ class Linear4bit(bnb.Linear4bit):
 
     def dense_weight(self, dtype: torch.dtype) -> Tensor:
         """The weight [o, i] that the stored numbers stand for."""
-        state = copy.copy(cast(Any, self.weight).quant_state)
+        # The weight's own, or the layer's where a rank gathered the weight out of slices.
+        own = getattr(self.weight, "quant_state", None)
+        state = copy.copy(cast(Any, self).quant_state if own is None else own)
         state.dtype = dtype
         return dequantize_4bit(self.weight.data, state)
 
@@ -42,7 +44,8 @@ class Linear8bit(bnb.Linear8bitLt):
     def dense_weight(self, dtype: torch.dtype) -> Tensor:
         """The weight [o, i] that the stored numbers stand for."""
         weight: Any = self.weight
-        scale = cast(Tensor, weight.SCB if weight.SCB is not None else self.state.SCB)  # [o]
+        own = cast("Tensor | None", getattr(weight, "SCB", None))
+        scale = cast(Tensor, self.state.SCB if own is None else own)  # [o]
         return weight.data.to(dtype).mul_(scale.unsqueeze(1).mul(1.0 / 127.0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,10 +103,9 @@ def _settled(old: nn.Linear) -> QuantizedLinear:
         else:
             new = Linear8bit(*shape, has_fp16_weights=False)
     new.weight, new.bias = old.weight, old.bias
-    if isinstance(old, bnb.Linear4bit):
-        new.quant_state = cast(Any, old.weight).quant_state
-    else:
+    if not isinstance(old, bnb.Linear4bit):
         new.state = old.state
+    _keep_scales(new)
     return new.requires_grad_(False).train(old.training)
 
 
@@ -126,9 +128,16 @@ def quantize(layer: nn.Linear, section: QuantizationSection) -> QuantizedLinear:
         stored = cast(Any, bnb.Int8Params)(weight, requires_grad=False, has_fp16_weights=False)
     new.weight = stored.to(weight.device)
     new.bias = layer.bias
-    if section.bits == 4:
-        new.quant_state = new.weight.quant_state
+    _keep_scales(new)
     return new.requires_grad_(False).train(layer.training)
+
+
+def _keep_scales(layer: Any) -> None:
+    """Let the layer hold what its weight's numbers are scaled by: where ranks hold slices of the weight, only numbers are cut."""
+    if hasattr(layer.weight, "quant_state"):
+        layer.quant_state = layer.weight.quant_state
+    elif layer.weight.SCB is not None:
+        layer.state.SCB = layer.weight.SCB
 
 
 def _has_bias(layer: nn.Linear) -> bool:

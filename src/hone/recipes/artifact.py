@@ -9,24 +9,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import peft
 import safetensors.torch
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from hone.data.tokenizer import TextTokenizer
 from hone.data.tokenizer_files import write_tokenizer
 from hone.models import facts
-from hone.models.adapters import plain_state
+from hone.models.adapters import plain_state, state_of
 from hone.models.load import quiet
 from hone.models.source import read_config
 from hone.models.tuning import Tuned
 
 _LAST = ("adapter_config.json", "config.json")  # what makes a loader believe in the folder
+
+
+def artifact_tensors(model: PreTrainedModel, tuned: Tuned) -> dict[str, Tensor]:
+    """What the artifact's weights are written from, by name: the model's own parameters, not copies."""
+    if tuned.adapted is None:
+        return model.state_dict(keep_vars=True)
+    return state_of(tuned.adapted)
 
 
 def write_artifact(
@@ -36,6 +44,7 @@ def write_artifact(
     base_name: str,
     model: PreTrainedModel,
     tuned: Tuned,
+    weights: Mapping[str, Tensor],
     tokenizer: TextTokenizer,
     template: str,
     stop_ids: Sequence[int],
@@ -43,17 +52,18 @@ def write_artifact(
 ) -> list[str]:
     """Write all files of the artifact into `folder`; returns their names.
 
-    `base` is the model's folder and `base_name` what the user called it, `tokenizer` and `template` (of the chat)
-    what was trained with, `stop_ids` the tokens that end a turn.
+    `base` is the model's folder and `base_name` what the user called it, `weights` is what `artifact_tensors`
+    names, whole, `tokenizer` and `template` (of the chat) what was trained with, `stop_ids` the tokens that end
+    a turn.
     """
     beside = folder / ".writing-artifact"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
         if tuned.adapted is not None:
-            _write_adapter(beside, tuned, base_name)
+            _write_adapter(beside, tuned, weights, base_name)
         else:
-            _write_full(beside, model, base, stop_ids)
+            _write_full(beside, model, weights, base, stop_ids)
         write_tokenizer(tokenizer, beside, template=template)
         (beside / "README.md").write_text(card, encoding="utf-8")
         mode = (beside / "README.md").stat().st_mode
@@ -72,9 +82,12 @@ def _settle(path: Path, final: Path) -> None:
     path.rename(final)
 
 
-def _write_adapter(folder: Path, tuned: Tuned, base_name: str) -> None:
+def _write_adapter(
+    folder: Path, tuned: Tuned, weights: Mapping[str, Tensor], base_name: str
+) -> None:
     """An adapter for the base as it is, whatever training began with."""
-    config, state = plain_state(cast(peft.PeftModel, tuned.adapted), tuned.beginning)
+    adapted = cast(peft.PeftModel, tuned.adapted)
+    config, state = plain_state(adapted, tuned.beginning, weights)
     safetensors.torch.save_file(
         {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()},
         folder / "adapter_model.safetensors",
@@ -85,11 +98,17 @@ def _write_adapter(folder: Path, tuned: Tuned, base_name: str) -> None:
     config.save_pretrained(str(folder))
 
 
-def _write_full(folder: Path, model: PreTrainedModel, base: Path, stop_ids: Sequence[int]) -> None:
+def _write_full(
+    folder: Path,
+    model: PreTrainedModel,
+    weights: Mapping[str, Tensor],
+    base: Path,
+    stop_ids: Sequence[int],
+) -> None:
     """Weights in the base's own precision; config as the base has it, its dropouts included."""
     raw = read_config(base)
     dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
-    state = {name: tensor.detach().to(dtype) for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_bytes())

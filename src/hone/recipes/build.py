@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hone.config.sections import Config, FreezeSection, QuantizationSection
@@ -54,11 +53,11 @@ class Built:
     """Why rows run one at a time; None where they share Packs."""
 
 
-def resolve_threads(setting: int | str) -> int:
-    """CPU threads of the step: as set, or what this process may use."""
+def resolve_threads(setting: int | str, *, sharers: int = 1) -> int:
+    """CPU threads of the step: as set, or what this process may use, divided by the `sharers` beside it."""
     if isinstance(setting, int):
         return setting
-    allowed = len(os.sched_getaffinity(0))
+    allowed = max(1, len(os.sched_getaffinity(0)) // sharers)
     said = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(said)) if said.isdigit() and int(said) > 0 else allowed
 
@@ -291,8 +290,3 @@ def _apart(built: Built, head: Head | None = None) -> Built:
         model, shared=False, head=head, autocast=before.autocast, objective=before.objective
     )
     return Built(loss, model, built.tuned, None)
-
-
-def trained_parameter_count(module: nn.Module) -> int:
-    """Numbers that the optimizer moves."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

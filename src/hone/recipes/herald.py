@@ -37,3 +37,15 @@ class Herald:
         for listener in self._listeners:
             log.listen(listener)
         self._log = log
+
+
+class Silent(Herald):
+    """Says nothing: the first rank speaks for all."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def say(self, event: str, /, **fields: object) -> None:
+        """Nothing; what the rank is doing is kept."""
+        if event == "phase":
+            self.phase = str(fields["name"])

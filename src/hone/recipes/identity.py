@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from hone.config.sections import Config
 from hone.errors import ConfigError
+from hone.runs.events import Say
 
 _PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
 _QUANTIZER = "bitsandbytes"
@@ -22,8 +23,18 @@ _HASHES = {
     "model": "the model",
     "adapter": "the adapter",
 }
-# Where a run lies, who hears of it and what it is asked on the way do not make it another run.
-_FREE = ("output.", "train.sample_")
+# Where a run lies, on how many ranks it runs, who hears of it and what it is asked on the way do not make it another run.
+_FREE = (
+    "output.",
+    "train.sample_",
+    "compute.launcher",
+    "compute.nnodes",
+    "compute.node_rank",
+    "compute.nproc",
+    "compute.rdzv_endpoint",
+    "compute.strategy",
+    "compute.deepspeed",
+)
 
 
 def versions() -> dict[str, str]:
@@ -81,3 +92,28 @@ def refuse_changes(lines: Sequence[str], *, folder: str, command: Sequence[str])
         remedy=f"to go on with the new settings: {again} --accept-changes; to start over: {again} "
         "--fresh; to keep both: choose another --output",
     )
+
+
+def say_other_versions(before: Mapping[str, Any], say: Say) -> None:
+    """A notice where a run goes on under other versions."""
+    then: dict[str, str] = before.get("versions") or {}
+    now = versions()
+    other = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
+    if other:
+        say(
+            "notice",
+            code="versions",
+            message=f"resumed under other versions ({', '.join(other)}): the last bits may differ",
+        )
+
+
+def say_other_ranks(then: Sequence[Any] | None, now: Sequence[Any], say: Say) -> None:
+    """A notice where a run goes on with another number of ranks, or another strategy; [ranks, strategy] each."""
+    if then and list(then) != list(now):
+        names = [f"{n} {'rank' if n == 1 else 'ranks'} ({how})" for n, how in (then, now)]
+        say(
+            "notice",
+            code="ranks",
+            message=f"resumed with {names[1]} instead of {names[0]}: the same rows in the same steps, "
+            "equal to rounding",
+        )

@@ -44,8 +44,11 @@ def load_tokenizer(model: ModelSection, base: Path) -> TextTokenizer:
     return TextTokenizer.load(home, model.additions)
 
 
-def read_source(config: Config, say: Say) -> Source:
-    """Find the model, check its files, prepare the rows. Nothing is written into the run folder yet."""
+def read_source(config: Config, say: Say, *, follow: bool = False) -> Source:
+    """Find the model, check its files, prepare the rows. Nothing is written into the run folder yet.
+
+    With `follow`, another process of this machine prepares these very rows: they are awaited in the cache.
+    """
     if not config.model.name:
         raise ConfigError("no model", remedy="add --model FOLDER_OR_HUB_ID")
     if not (config.data.path or config.data.sources):
@@ -87,6 +90,7 @@ def read_source(config: Config, say: Say) -> Source:
         cache_dir=cache_folder() / "data",
         say=told,
         wait=False,
+        follow=follow,
     )
     validation = prepared.validation
     return Source(

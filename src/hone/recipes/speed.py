@@ -116,8 +116,12 @@ def quicken(
     why_not_compiled: str | None,
     say: Say,
     backend: str = "inductor",
+    in_parts: bool = False,
 ) -> Engine:
-    """Put on what this machine and model allow, each kept only where loss and gradient stay the same; says `engine`."""
+    """Put on what this machine and model allow, each kept only where loss and gradient stay the same; says `engine`.
+
+    `in_parts` is whether several ranks will hold parts of the weights.
+    """
     loss, compute, engine = built.loss, config.compute, Engine()
     device = loss.placing.device
     _describe(built, precision, engine)
@@ -129,8 +133,15 @@ def quicken(
         engine.leave("compiled layers", "rows of this model run one at a time")
     else:
         _compile(loss, engine, precision=precision, backend=backend, same=compute.deterministic)
+    if device.type == "cuda" and loss.terms is weighted_losses:
+        why = "families call theirs by a name in their own file, and nothing is patched; compiled layers fuse it"
+        engine.leave("fused rotary embedding", why)
     _offload(loss, compute, engine)
-    _split(built, compute, engine, precision=precision, optimizer=config.train.optimizer)
+    wanted = compute.split_weights
+    if in_parts and (wanted is True or (wanted == "auto" and device.type == "cuda")):
+        engine.leave("split weights", "ranks hold parts of the weights")
+    else:
+        _split(built, compute, engine, precision=precision, optimizer=config.train.optimizer)
     if compute.gradient_checkpointing not in ("auto", False, 0) and not can_recompute(built.model):
         engine.leave("recomputed layers", "the layers of this family cannot be told apart")
     if device.type != "cuda" and not compute.deterministic:
@@ -159,6 +170,8 @@ def _describe(built: Built, precision: Precision, engine: Engine) -> None:
         engine.on.append("fused adapters")
     if any(isinstance(m, FusedRMSNorm) for m in modules):
         engine.on.append("fused norms")
+    # Of every objective: the gradient is taken with the loss, chunk by chunk (`hone.engine.loss`).
+    engine.on.append("fused linear cross-entropy")
 
 
 def _kernels(

@@ -6,15 +6,13 @@ rows -> Examples -> order -> Packs -> the loop -> the artifact; what happens on 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
-import os
 import shlex
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,62 +20,68 @@ from hone.config.layers import Resolved, idle_settings
 from hone.config.sections import Config
 from hone.config.write import to_yaml
 from hone.data.dataset import Figures
-from hone.data.prepare import say_data
 from hone.data.steps import StepSource
 from hone.engine.callbacks import Callback, check_callbacks
-from hone.engine.cost import Weight
+from hone.engine.cost import Speeds
+from hone.engine.deal import longest_hands
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
 from hone.engine.memory import keep_freed_memory
-from hone.engine.optimizer import places_of, require_package, trained_parameters, update_bytes
+from hone.engine.optimizer import plan_optimizer, require_package
 from hone.engine.plan import Plan
-from hone.engine.rehearsal import Rehearsed, rehearse
-from hone.engine.state import read_weights
+from hone.engine.ranks import Ranks
 from hone.engine.stop import StopRequest
-from hone.errors import ConfigError, EnvironmentFault, HoneError, LockedError, Stopped
+from hone.engine.strategy import Strategy
+from hone.errors import HoneError, Stopped
 from hone.models import facts
-from hone.models.adapters import digest
-from hone.models.recompute import recompute
 from hone.models.source import read_config
 from hone.models.tuning import Start
-from hone.recipes.artifact import write_artifact
+from hone.recipes import result
+from hone.recipes.agreement import same_beginning, same_sharing
+from hone.recipes.artifact import artifact_tensors
 from hone.recipes.build import (
     Built,
     build,
     resolve_precision,
     resolve_threads,
-    trained_parameter_count,
 )
-from hone.recipes.card import write_card
 from hone.recipes.continued import continued
-from hone.recipes.gauge import read_gauge
-from hone.recipes.herald import Herald
-from hone.recipes.identity import changes, refuse_changes, versions
+from hone.recipes.gauge import Measures, read_gauge
+from hone.recipes.herald import Herald, Silent
+from hone.recipes.identity import (
+    changes,
+    refuse_changes,
+    say_other_ranks,
+    say_other_versions,
+    versions,
+)
+from hone.recipes.measured import SAMPLED_STEPS, measure
 from hone.recipes.memory_fault import memory_faults
+from hone.recipes.opening import opened, read_together, refuse_endless_warmup, refuse_live
 from hone.recipes.rows import source_weights
 from hone.recipes.samples import Sampler
-from hone.recipes.source import Source, read_source, turn_ends
+from hone.recipes.source import Source
 from hone.recipes.speed import layers_to_recompute, quicken, take_device, why_not_compile
-from hone.runs.checkpoint import CheckpointStore
-from hone.runs.curve import draw_png, read_curve
+from hone.recipes.together import (
+    StrategyName,
+    Together,
+    asked_strategy,
+    choose_strategy,
+    is_sharded,
+    is_zero,
+    lay_over,
+    refuse_in_parts,
+)
+from hone.recipes.trained import Trained, run_path
+from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Listener
 from hone.runs.folder import RunFolder
 from hone.runs.trackers.choice import check_installed
 from hone.runs.tracking import Tracking
 
 _AHEAD_STEPS = 64  # steps whose rows are prepared before the held-out ones
-_SAMPLED_STEPS = 3  # steps whose layout is tried when choosing a budget
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run came to."""
-
-    folder: Path
-    steps: int
-    loss: float
-    validation_loss: float | None
-    seconds: float
+_T = TypeVar("_T")
 
 
 def train(
@@ -88,12 +92,16 @@ def train(
     command: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
     callbacks: Sequence[Callback] = (),
+    ranks: Ranks | None = None,
+    lower: tuple[int, int] | None = None,
 ) -> Trained:
     """Train as `resolved` says; the same call resumes what was begun in the same folder.
 
     `command` is what the user typed, for messages; `callbacks` are called while it trains
-    (`hone.engine.callbacks`). Raises ConfigError, DataError, ModelError, LockedError, EnvironmentFault
-    and DiskError before anything is written where the input is at fault; later what the loop raises.
+    (`hone.engine.callbacks`). All of several `ranks` call this; the first one writes, speaks and calls back.
+    `lower` is (from_step, micro_batch_tokens) of a start anew after memory ran out. Raises ConfigError,
+    DataError, ModelError, LockedError, EnvironmentFault and DiskError before anything is written where the
+    input is at fault; later what the loop raises.
     """
     resolved = continued(resolved)
     config = resolved.config
@@ -102,65 +110,29 @@ def train(
     began = time.monotonic()
     require_package(config.train.optimizer)
     keep_freed_memory()
-    path = Path(config.output.dir) if config.output.dir else default_folder(config)
-    herald = Herald(listeners)
-    _refuse_live(path)
+    ranks = ranks or Ranks()
+    refuse_in_parts(config, asked_strategy(config.compute, ranks.world))
+    path = run_path(config)
+    herald = Herald(listeners) if ranks.is_first else Silent()
+    if ranks.is_first:
+        refuse_live(path)
     herald.say("phase", name="reading")
     for sentence in idle_settings(resolved):
         herald.say("notice", code="idle-setting", message=sentence)
-    source = read_source(config, herald.say)
+    source = read_together(config, herald, ranks)
     with (
         contextlib.closing(source.prepared),
         StopRequest(shlex.join(command) or "the same command") as stop,
-        _opened(path, fresh=fresh, herald=herald) as folder,
+        opened(path, fresh=fresh, herald=herald, ranks=ranks) as folder,
     ):
         try:
-            run = _Run(folder, config, source, herald, stop, list(command), callbacks)
+            run = _Run(folder, config, source, herald, stop, list(command), callbacks, ranks)
             with memory_faults(lambda: herald.phase):
-                return run.go(began, accept_changes=accept_changes)
+                return run.go(began, accept_changes=accept_changes, lower=lower)
         except HoneError as error:
             if not isinstance(error, Stopped):
                 herald.say("failed", error=error.what, exit_code=error.exit_code)
             raise
-
-
-def default_folder(config: Config) -> Path:
-    """`runs/<data>-<model>`: the same command finds its run again."""
-    paths = [config.data.path] if config.data.path else [one.path for one in config.data.sources]
-    data = "+".join(Path(path).stem for path in paths[:3]) or "rows"
-    model = config.model.name.rstrip("/").rsplit("/", 1)[-1] or "model"
-    return Path("runs") / f"{data}-{model}"
-
-
-def _refuse_live(path: Path) -> None:
-    owner = RunFolder(path).owner() if path.is_dir() else None
-    if owner is not None:
-        raise LockedError(
-            f"a live run uses this folder ({owner})",
-            where=str(path),
-            remedy="wait for it, stop it, or choose another --output",
-        )
-
-
-def _refuse_endless_warmup(warmup_steps: int | None, steps: int) -> None:
-    if warmup_steps is not None and warmup_steps > steps:
-        raise ConfigError(
-            f"train.warmup_steps is {warmup_steps:,}, and the run has {steps:,} steps",
-            remedy=f"set it to at most {steps:,}, or give train.warmup_ratio instead",
-        )
-
-
-@contextlib.contextmanager
-def _opened(path: Path, *, fresh: bool, herald: Herald) -> Generator[RunFolder]:
-    """The run folder, locked, its log open. With `fresh`, what was there steps aside."""
-    if fresh and path.is_dir() and RunFolder(path).is_run:
-        aside = path.with_name(f"{path.name}.before-{datetime.now():%Y%m%d-%H%M%S}")
-        path.rename(aside)
-        herald.say("notice", code="moved", message=f"the run that was in {path} is now in {aside}")
-    folder = RunFolder.create(path)
-    with folder.lock(), folder.events() as log:
-        herald.attach(log)
-        yield folder
 
 
 class _Run:
@@ -175,6 +147,7 @@ class _Run:
         stop: StopRequest,
         command: list[str],
         callbacks: Sequence[Callback],
+        ranks: Ranks,
     ) -> None:
         self.callbacks = callbacks
         self.folder = folder
@@ -183,34 +156,43 @@ class _Run:
         self.say = herald.say
         self.stop = stop
         self.command = command
+        self.ranks = ranks
 
-    def go(self, began: float, *, accept_changes: bool) -> Trained:
+    def go(self, began: float, *, accept_changes: bool, lower: tuple[int, int] | None) -> Trained:
+        begun = self._begin(accept_changes) if self.ranks.is_first else {}
+        begun: dict[str, Any] = self.ranks.tell(begun)
+        if begun["finished"]:
+            return self._already(begun["finished"])
+        trackers = self.config.output.trackers if self.ranks.is_first else []
+        with Tracking(self.folder, trackers, self.say):
+            return self._train(began, measure_anew=accept_changes, lower=lower)
+
+    def _begin(self, accept_changes: bool) -> dict[str, Any]:
+        """What the first rank does before any other: look at what lies in the folder, and keep what is meant now."""
         before = self.folder.read_identity()
         if before is not None:
             found = changes(before, self.config, self.source.hashes)
             if not accept_changes:
                 refuse_changes(found, folder=str(self.folder.path), command=self.command)
             if before.get("finished") and not found:
-                return self._already(before)
-            self._say_versions(before)
+                return {"finished": before["finished"]}
+            say_other_versions(before, self.say)
         self.say("started", folder=str(self.folder.path), command=shlex.join(self.command))
         self._keep_config(before)
-        with Tracking(self.folder, self.config.output.trackers, self.say):
-            return self._train(began, measure_anew=accept_changes)
+        return {"finished": None}
 
-    def _train(self, began: float, *, measure_anew: bool) -> Trained:
-        identity = self.folder.read_identity() or {}
+    def _train(self, began: float, *, measure_anew: bool, lower: tuple[int, int] | None) -> Trained:
+        identity = self._identity()
         torch.set_num_threads(int(identity["threads"]))
         device = take_device(self.config.compute, identity.get("device"), say=self.say)
-        self.folder.update_identity(device=device.type)
+        if self.ranks.is_first:
+            self.folder.update_identity(device=device.type)
         precision = identity.get("precision")
         if precision is None or measure_anew:
-            precision = resolve_precision(
-                self.source.base, self.config, say=self.say, device=device
-            )
-            self.folder.update_identity(precision=precision, product_flops_per_second=None)
+            precision = self._first_rank_says(lambda: self._precision(device))
         self.say("phase", name="loading")
-        longest = self._figures().longest
+        self.ranks.work("loading the model")
+        longest = int(self._first_rank_says(self._figures_json)["longest"])
         built = build(
             self.source.base,
             self.config,
@@ -222,40 +204,67 @@ class _Run:
                 self.source.adapter, self.source.tokenizer.new, self.source.tokenizer.vocab_size
             ),
         )
-        self._same_beginning(built, identity)
-        why_not = why_not_compile(built, self.config, self._figures(), identity)
-        self.folder.update_identity(not_compiled=why_not)
-        quicken(built, self.config, precision=precision, why_not_compiled=why_not, say=self.say)
-        plan = self._plan(built, identity)
+        same_beginning(built, identity, self.config, self.folder, self.ranks)
+        same_sharing(built, self.ranks)
+        name = choose_strategy(
+            self.config, built.loss, self.ranks, held=identity["held"], say=self.say
+        )
+        self._quicken(built, name, identity, precision)
+        measures = Measures.of(built.loss)
+        together = self._together(built, name, identity, precision, longest)
+        plan = self._plan(built, together, identity, lower)
         compute = self.config.compute
         would_share = compute.share_prefixes and compute.pack and built.alone_because is None
         if self.config.train.neftune_alpha and would_share:
             message = "train.neftune_alpha: the noise depends on a row's length, so rows share no beginning"
             self.say("notice", code="no-sharing", message=message)
-        self.gauge = read_gauge(built.loss, plan, self.folder, self.say)
+        store, self.gauge = None, None
+        if self.ranks.is_first:
+            self.gauge = read_gauge(measures, plan, self.folder, self.say, ranks=self.ranks.world)
+            store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         self.say("phase", name="training")
-        store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
-        outcome = self._loop(built, plan, store)
-        return self._finish(built, store, outcome, began)
+        outcome = self._loop(built, together.strategy, plan, store)
+        return self._finish(built, together.strategy, store, outcome, began)
 
-    def _same_beginning(self, built: Built, identity: Mapping[str, Any]) -> None:
-        """Where an initialisation took its part out of the base, a resume must take the very same part."""
-        if not built.tuned.beginning:
-            return
-        now = digest(built.tuned.beginning)
-        before = identity.get("beginning")
-        if before is None:
-            self.folder.update_identity(beginning=now)
-        elif before != now:
-            raise EnvironmentFault(
-                f"tuning.lora.init={self.config.tuning.lora.init} does not come out as it did when this run began: "
-                "its checkpoints stand on another base",
-                where=str(self.folder.path),
-                remedy="resume with the versions and on the machine that it began with, or start over with --fresh",
-            )
+    def _first_rank_says(self, what: Callable[[], _T]) -> _T:
+        """An answer that only the first rank works out."""
+        return self.ranks.tell(what() if self.ranks.is_first else None)
 
-    def _already(self, before: Mapping[str, Any]) -> Trained:
-        done = before["finished"]
+    def _identity(self) -> dict[str, Any]:
+        return self._first_rank_says(lambda: self.folder.read_identity() or {})
+
+    def _precision(self, device: torch.device) -> str:
+        precision = resolve_precision(self.source.base, self.config, say=self.say, device=device)
+        self.folder.update_identity(precision=precision, product_flops_per_second=None)
+        return precision
+
+    def _quicken(
+        self, built: Built, name: StrategyName, identity: Mapping[str, Any], precision: str
+    ) -> None:
+        """Put on what makes steps fast, as the first rank decides and the run keeps it."""
+        in_parts = is_sharded(name)
+
+        def why_not() -> str | None:
+            if in_parts:
+                return f"under {name} ranks hold parts of the weights"
+            return why_not_compile(built, self.config, self._figures(), identity)
+
+        why = self._first_rank_says(why_not)
+        if self.ranks.is_first:
+            self.folder.update_identity(not_compiled=why)
+        quicken(
+            built,
+            self.config,
+            precision=precision,
+            why_not_compiled=why,
+            in_parts=in_parts,
+            say=self.say,
+        )
+
+    def _figures_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self._figures())
+
+    def _already(self, done: Mapping[str, Any]) -> Trained:
         self.say(
             "notice",
             code="finished",
@@ -266,22 +275,44 @@ class _Run:
             self.folder.path, done["steps"], done["loss"], done["validation_loss"], done["seconds"]
         )
 
-    def _say_versions(self, before: Mapping[str, Any]) -> None:
-        then: dict[str, str] = before.get("versions") or {}
-        now = versions()
-        other = [f"{k} {then.get(k)} -> {v}" for k, v in now.items() if then.get(k) != v]
-        if other:
-            self.say(
-                "notice",
-                code="versions",
-                message=f"resumed under other versions ({', '.join(other)}): the last bits may differ",
-            )
+    def _together(
+        self,
+        built: Built,
+        name: StrategyName,
+        identity: Mapping[str, Any],
+        precision: str,
+        longest: int,
+    ) -> Together:
+        """Lay the model over the ranks; how, is kept with the run and said."""
+        held: list[Any] | None = identity["held"]
+        together = lay_over(
+            name,
+            self.config,
+            built.loss,
+            self.ranks,
+            precision=precision,
+            longest=longest if identity.get("budgets") is None else None,
+            layers=layers_to_recompute(built, self.config.compute),
+            say=self.say,
+        )
+        now = [self.ranks.world, together.name]
+        say_other_ranks(held, now, self.say)
+        if self.ranks.is_first:
+            self.folder.update_identity(held=now)
+        if not self.ranks.is_alone or is_sharded(together.name):
+            self.say("ranks", ranks=self.ranks.world, strategy=together.name)
+        return together
 
     def _keep_config(self, before: Mapping[str, Any] | None) -> None:
         self.folder.write_config(to_yaml(self.config))
         self.folder.write_ledger(self.source.prepared.ledger_json())
-        kept = before or {"budgets": None, "precision": None}
-        threads = kept.get("threads") or resolve_threads(self.config.compute.threads)
+        kept = before or {"budgets": None, "precision": None, "held": None}
+        # A run of before ranks were kept had one.
+        held: list[Any] | None = kept.get("held") or (None if before is None else [1, "alone"])
+        same = held is None or held[0] == self.ranks.world
+        threads = (kept.get("threads") if same else None) or resolve_threads(
+            self.config.compute.threads, sharers=self.ranks.local_world
+        )
         self.folder.write_identity(
             {
                 **kept,
@@ -289,6 +320,7 @@ class _Run:
                 "config": self.config.model_dump(mode="json"),
                 "versions": versions(),
                 "threads": threads,
+                "held": held,
                 "finished": None,
             }
         )
@@ -302,16 +334,6 @@ class _Run:
                 file.finish()
             figures = prepared.train.figures()
         return figures
-
-    def _last_ledger(self) -> dict[str, Any]:
-        """What became of every row, told once more where that was not known at the beginning."""
-        prepared = self.source.prepared
-        told = prepared.ledger_json()
-        if told != self.folder.read_ledger():
-            for ledger in prepared.ledgers:
-                say_data(ledger, lambda event, about: self.say(event, **about))
-            self.folder.write_ledger(told)
-        return told
 
     def _steps(
         self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False, share: bool = True
@@ -327,7 +349,13 @@ class _Run:
             sources=[file.name for file in rows.files],
         )
 
-    def _plan(self, built: Built, identity: Mapping[str, Any]) -> Plan:
+    def _plan(
+        self,
+        built: Built,
+        together: Together,
+        identity: Mapping[str, Any],
+        lower: tuple[int, int] | None,
+    ) -> Plan:
         """The loop's numbers; budgets from the run's beginning, or from a rehearsal now."""
         config = self.config.train
         alone = built.alone_because is not None
@@ -341,21 +369,13 @@ class _Run:
         )
         per_epoch = self.training.steps_per_epoch
         steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
-        _refuse_endless_warmup(config.warmup_steps, steps)
-        budgets = identity.get("budgets")
-        layers = layers_to_recompute(built, self.config.compute)
-        if budgets is None:
-            rehearsed = self._rehearse(built, steps, layers)
-            budgets = [(1, rehearsed.micro_batch_tokens)]
-            self.folder.update_identity(budgets=budgets, recomputed=rehearsed.recomputed)
-        else:
-            recompute(built.model, layers if layers is not None else identity.get("recomputed", 0))
+        refuse_endless_warmup(config.warmup_steps, steps)
         save = config.save_steps or max(1, math.ceil(steps / 10))
         held_out = self.source.prepared.validation is not None
-        return Plan(
+        plan = Plan(
             steps=steps,
             learning_rate=self.config.learning_rate,
-            budgets=tuple((int(a), int(b)) for a, b in budgets),
+            budgets=((1, 1),),
             schedule=config.schedule,
             warmup_ratio=config.warmup_ratio,
             warmup_steps=config.warmup_steps,
@@ -373,53 +393,45 @@ class _Run:
             eval_steps=(config.eval_steps or save) if held_out else None,
             early_stop=config.early_stop,
         )
-
-    def _rehearse(self, built: Built, steps: int, layers: int | None) -> Rehearsed:
-        self.say("phase", name="rehearsal")
-        figures = self._figures()
-        if figures.is_estimate:
-            self.say(
-                "notice",
-                code="estimated",
-                message=f"figures are estimated from {figures.ready:,} of {figures.rows:,} rows; "
-                "the others are prepared while training runs",
-            )
-        wanted = self.config.compute.micro_batch_tokens
-        sample = range(min(steps, _SAMPLED_STEPS))
-
-        def layout(budget: int) -> list[Weight]:
-            packs = (pack for k in sample for pack in self.training.step(k, budget).packs)
-            return [Weight(pack.num_tokens, pack.visible_pairs) for pack in packs]
-
-        trained = trained_parameters(built.loss)
-        places = places_of(built.loss, trained)
-        rehearsed = rehearse(
-            built.loss,
-            longest=figures.longest,
-            wanted=wanted if isinstance(wanted, int) else None,
-            trained_share=figures.trained_tokens / max(1, figures.tokens),
-            state_bytes=update_bytes(self.config.train.optimizer, trained, places),
-            layout=layout,
-            layers=layers,
-        )
-        self.say(
-            "rehearsed",
-            **rehearsed.told(),
-            trained_parameters=trained_parameter_count(built.loss),
+        if is_zero(together.name):  # it takes its part of the memory before the rehearsal
+            strategy = together.strategy
+            strategy.adopt(plan_optimizer(plan, strategy.trained, strategy.places))
+        measured = measure(
+            identity,
+            lower,
+            config=self.config,
+            loss=built.loss,
+            together=together,
+            layout=lambda budget: longest_hands(
+                self.training, range(min(steps, SAMPLED_STEPS)), budget, self.ranks.world
+            ),
+            figures=lambda: Figures(**self._first_rank_says(self._figures_json)),
+            layers=layers_to_recompute(built, self.config.compute),
             steps=steps,
+            say=self.say,
         )
-        return rehearsed
+        if self.ranks.is_first:
+            self.folder.update_identity(**measured)
+        self.ranks.wait("the budget")
+        self.ranks.pulse.expect(float(measured["pack_seconds"] or 0.0))
+        return dataclasses.replace(
+            plan,
+            budgets=tuple((int(a), int(b)) for a, b in measured["budgets"]),
+            speeds=Speeds.from_json(measured["speeds"]),
+        )
 
-    def _loop(self, built: Built, plan: Plan, store: CheckpointStore) -> Outcome:
+    def _loop(
+        self, built: Built, strategy: Strategy, plan: Plan, store: CheckpointStore | None
+    ) -> Outcome:
         validation = self.source.prepared.validation
         alone = built.alone_because is not None
         held_out = (
             None if validation is None else self._steps(validation, shuffle=False, alone=alone)
         )
-        resume = store.latest(self.say)
+        resume = self._newest(store)
         done = 0 if resume is None else resume.step
         callbacks = list(self.callbacks)
-        if self.config.train.sample_steps is not None:
+        if self.config.train.sample_steps is not None and self.ranks.is_first:
             callbacks.insert(0, Sampler(built, self.source, self.config, self.say))
         head = _AHEAD_STEPS * self.config.train.batch_size
         self.source.prepared.follow(self.training.order_from(done), head=head)
@@ -433,52 +445,47 @@ class _Run:
                 should_stop=self.stop,
                 resume=resume,
                 held_out=held_out,
-                on_budget=self._keep_budget,
-                write_report=self.folder.write_report,
+                on_budget=self._keep_budget if self.ranks.is_first else None,
+                write_report=self.folder.write_report if self.ranks.is_first else None,
                 gauge=self.gauge,
                 callbacks=callbacks,
                 model=built.tuned.adapted or built.model,
+                strategy=strategy,
             )
+
+    def _newest(self, store: CheckpointStore | None) -> Checkpoint | None:
+        """The checkpoint that the first rank goes on from."""
+        found = None if store is None else store.latest(self.say)
+        told = self.ranks.tell(found and [str(found.path), found.step, found.score])
+        return None if told is None else Checkpoint(Path(told[0]), told[1], told[2])
 
     def _keep_budget(self, from_step: int, tokens: int) -> None:
         kept: list[list[int]] = (self.folder.read_identity() or {}).get("budgets") or []
         self.folder.update_identity(budgets=[*kept, [from_step, tokens]])
 
     def _finish(
-        self, built: Built, store: CheckpointStore, outcome: Outcome, began: float
+        self,
+        built: Built,
+        strategy: Strategy,
+        store: CheckpointStore | None,
+        outcome: Outcome,
+        began: float,
     ) -> Trained:
         self.say("phase", name="saving")
+        self.ranks.work("saving the model")
         if outcome.stopped_early:
-            best = store.best()
-            if best is not None:
-                named = {n: p for n, p in built.loss.named_parameters() if p.requires_grad}
-                read_weights(best.path, trained=named)
-                message = f"stopped early: the artifact holds the weights of step {best.step}"
+            best = None if store is None else store.best()
+            told = self.ranks.tell(best and [str(best.path), best.step])
+            if told is not None:
+                strategy.read_weights(Path(told[0]))
+                message = f"stopped early: the artifact holds the weights of step {told[1]}"
                 self.say("notice", code="early-stop", message=message)
         elif outcome.stop_reason is not None:
             message = f"training ended after step {outcome.steps}: {outcome.stop_reason}"
             self.say("notice", code="callback-stop", message=message)
-        card = write_card(
-            config=self.config,
-            outcome=outcome,
-            hashes=self.source.hashes,
-            ledger=self._last_ledger(),
-            versions=versions(),
-            precision=str((self.folder.read_identity() or {}).get("precision")),
-        )
-        write_artifact(
-            self.folder.path,
-            base=self.source.base,
-            base_name=self._base_name(),
-            model=built.model,
-            tuned=built.tuned,
-            tokenizer=self.source.tokenizer,
-            template=self.source.template.source,
-            stop_ids=turn_ends(self.source),
-            card=card,
-        )
-        curve = read_curve(self.folder.events_file, title=self.folder.name)
-        draw_png(curve, self.folder.curve_file)
+        weights = strategy.gather(artifact_tensors(built.model, built.tuned))
+        if self.ranks.is_first:
+            result.write(self.folder, self.config, self.source, built, weights, outcome, self.say)
         seconds = time.monotonic() - began
         done = {
             "steps": outcome.steps,
@@ -486,11 +493,8 @@ class _Run:
             "validation_loss": outcome.best_loss,
             "seconds": seconds,
         }
-        self.folder.update_identity(finished=done)
-        self.say("finished", path=str(self.folder.path), **done)
+        if self.ranks.is_first:
+            self.folder.update_identity(finished=done)
+            self.say("finished", path=str(self.folder.path), **done)
+        self.ranks.wait("the artifact")
         return Trained(self.folder.path, outcome.steps, outcome.loss, outcome.best_loss, seconds)
-
-    def _base_name(self) -> str:
-        """What a loader finds again from anywhere: a hub id as it is, a folder as a whole path."""
-        name = self.config.model.name
-        return os.path.realpath(name) if Path(name).expanduser().is_dir() else name

@@ -6,6 +6,7 @@ events.jsonl        what happened
 ledger.json         what became of every row
 lock                who is running it now
 checkpoints/        step-00000050/ ...
+logs/               rank-0.log ... of a run of several ranks
 loss.png            the curve
 tracking/           what trackers keep here, and how far each was told
 nonfinite-step-*    rows of a step whose loss or gradient was not a number
@@ -27,7 +28,8 @@ from hone.runs.events import EventLog
 from hone.runs.lock import Owner, RunLock, holder
 
 CONFIG, IDENTITY, EVENTS, LEDGER = "run.yaml", "run.json", "events.jsonl", "ledger.json"
-LOCK, CHECKPOINTS, CURVE, TRACKING = "lock", "checkpoints", "loss.png", "tracking"
+LOCK, CHECKPOINTS, CURVE = "lock", "checkpoints", "loss.png"
+TRACKING, LOGS = "tracking", "logs"
 
 _RECORDS = (CONFIG, EVENTS, LEDGER, CURVE, CHECKPOINTS, IDENTITY)
 _ARTIFACT = re.compile(
@@ -112,6 +114,10 @@ class RunFolder:
     def checkpoints_folder(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / CHECKPOINTS
+
+    def log_file(self, rank: int) -> Path:
+        """Where a rank's own words lie: what it or a library printed."""
+        return self.path / LOGS / f"rank-{rank}.log"
 
     @property
     def tracking_folder(self) -> Path:

@@ -42,6 +42,7 @@ class Summary:
     seconds: float
     """Spent in steps; a step redone after a resume counts once."""
     peak_memory_bytes: int | None
+    """Of the fullest rank."""
     utilisation: float | None = None
     """Model FLOPs a second over the rate of matrix products on this machine, over all steps."""
     loss_by_source: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -51,6 +52,8 @@ class Summary:
     sampled_step: int | None = None
     samples: tuple[Mapping[str, Any], ...] = ()
     """What the model wrote when it was last asked: `name`, `prompt`, `reply`, `wanted`, `finish`."""
+    ranks: int = 1
+    strategy: str = "alone"
     notices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ def summarize(folder: RunFolder) -> Summary:
     newest: Mapping[str, Any] = steps[max(steps)] if steps else {}
     best = min(held_out.values(), key=lambda fields: float(fields["loss"]), default=None)
     config = _config(folder)
+    held: list[Any] = (folder.read_identity() or {}).get("held") or [1, "alone"]
     return Summary(
         name=folder.name,
         path=str(folder.path),
@@ -124,6 +128,8 @@ def summarize(folder: RunFolder) -> Summary:
         held_out_by_source={} if best is None else loss_by_source([best]),
         sampled_step=sampled.get("step"),
         samples=tuple(sampled.get("samples") or ()),
+        ranks=int(held[0]),
+        strategy=str(held[1]),
         notices=tuple(notices),
     )
 
@@ -158,7 +164,7 @@ def _facts(folder: RunFolder) -> dict[str, object]:
     """Everything that a run was begun with, by dotted name."""
     identity = folder.read_identity() or {}
     facts = dict(_flat(_config(folder), ""))
-    for key in ("data", "validation", "model", "precision", "threads", "budgets"):
+    for key in ("data", "validation", "model", "precision", "threads", "budgets", "held"):
         facts[f"resolved {key}"] = identity.get(key)
     versions = identity.get("versions")
     if isinstance(versions, dict):
