@@ -15,8 +15,9 @@ PATIENCE_SECONDS = 150
 
 
 def command(place: Path, output: str, *more: str, nproc: int = 2) -> list[str]:
+    mixed = any(word.startswith("data.sources=") for word in more)
     words = [
-        "train", str(place / "rows.jsonl"), "--model", str(place / "model"),
+        "train", *([] if mixed else [str(place / "rows.jsonl")]), "--model", str(place / "model"),
         "--output", str(place / output), "--nproc", str(nproc), "--batch-size", "6",
         "train.precision=fp32", "compute.micro_batch_tokens=60", "compute.threads=1", *more,
     ]  # fmt: skip

@@ -79,6 +79,32 @@ def test_two_ranks_are_one_run(place: Path, straight: Launched) -> None:
     assert "2 (ddp)" in shown
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_losses_by_source_are_those_of_one_process(place: Path, strategy: str) -> None:
+    chat_rows(place / "other.jsonl", rows=30)
+    paths = [str(place / "rows.jsonl"), str(place / "other.jsonl")]
+    settings = [
+        "data.sources=[" + ", ".join(f"{{path: {path}, weight: 0.5}}" for path in paths) + "]",
+        "train.max_steps=6", "train.eval_steps=3", "data.validation_split=0.3",
+    ]  # fmt: skip
+    runs = [
+        Launched(place, f"sources-{strategy}-{nproc}", *settings, *more, nproc=nproc)
+        for nproc, more in ((1, []), (2, [f"compute.strategy={strategy}"]))
+    ]
+    for run in runs:
+        ended(run)
+    for name in ("step", "evaluated"):
+        alone, together = ([event["sources"] for event in run.events(name)] for run in runs)
+        assert len(alone) == len(together) > 0
+        for want, got in zip(alone, together, strict=True):
+            assert got.keys() == want.keys()
+            for source, part in want.items():
+                assert got[source] == pytest.approx(part, rel=1e-5)
+    assert {len(event["sources"]) for event in runs[0].events("evaluated")} == {2}
+
+
+@pytest.mark.fault(11)
 def test_a_killed_rank_ends_the_run_which_resumes_with_the_same_bits(
     place: Path, straight: Launched
 ) -> None:
@@ -98,6 +124,20 @@ def test_a_killed_rank_ends_the_run_which_resumes_with_the_same_bits(
     ended(again)
     assert weights(again.folder) == weights(straight.folder)
     assert losses(again.folder) == losses(straight.folder)
+
+
+@pytest.mark.fault(14)
+def test_a_killed_launcher_takes_its_ranks_along_and_the_run_resumes(
+    place: Path, straight: Launched
+) -> None:
+    run = Launched(place, "orphaned", *SETTINGS)
+    run.reach(4)
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    assert not run.left(), "no second trainer of the run is alive"
+    again = Launched(place, "orphaned", *SETTINGS)
+    ended(again)
+    assert weights(again.folder) == weights(straight.folder)
 
 
 @pytest.mark.slow
@@ -120,6 +160,7 @@ def test_with_another_number_of_ranks_it_resumes_with_the_same_rows(place: Path)
     ]
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
@@ -150,6 +191,7 @@ def test_a_second_signal_ends_all_at_once(place: Path) -> None:
     assert "not saved" in err
 
 
+@pytest.mark.fault(10)
 @pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_run_within_a_minute(place: Path) -> None:
     run = Launched(place, "hung", "train.max_steps=5000", "train.save_steps=5")

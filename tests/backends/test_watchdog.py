@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hone.backends.pulse import Page, Sign
-from hone.backends.watchdog import PACK_CEILING, PACK_FLOOR, Verdict, Watchdog, pack_limit
+from hone.backends.watchdog import MEETING, PACK_CEILING, PACK_FLOOR, Verdict, Watchdog, pack_limit
 
 
 def sign(
@@ -27,6 +27,7 @@ def first_verdict(
     raise AssertionError("nobody was called stuck")
 
 
+@pytest.mark.fault(10)
 def test_a_silent_rank_is_named_within_a_minute_and_not_who_waits_for_it() -> None:
     signs = {0: sign("wait", 0.0, what="agreement"), 1: sign("pack", 0.0)}
     at, verdict = first_verdict(Watchdog(), signs)
@@ -105,3 +106,25 @@ def test_a_rank_that_stands_still_while_it_writes_is_read_all_the_same() -> None
     read = page.read()
     assert (read.doing, read.what) == ("pack", "")
     page.close()
+
+
+def test_of_ranks_elsewhere_only_silence_counts() -> None:
+    here = {0: sign("wait", 0.0, what="agreement")}
+    watchdog = Watchdog()
+    for now in range(2, 300, 2):
+        busy = {1: sign("pack", 0.0)}
+        assert watchdog.judge(now, here, {}, busy, {1: now}) is None, "judged on its own machine"
+        fresh = {1: sign("wait", now - 1.0)}
+        assert watchdog.judge(now, here, {}, fresh, {1: now}) is None, "it has just come to wait"
+    both = watchdog.judge(300, here, {}, {1: sign("wait", 0.0)}, {1: 299})
+    assert both is not None
+    assert both.ranks == (0,)
+    lost = watchdog.judge(300, {0: sign("pack", 299.0)}, {}, {1: sign("pack", 0.0)}, {1: 250.0})
+    assert lost is not None
+    assert (lost.ranks, lost.silent_seconds) == ((1,), 50.0)
+    assert "another machine" in lost.doing
+
+
+def test_machines_may_be_started_minutes_after_each_other() -> None:
+    here = {0: sign("wait", 0.0, what=MEETING), 1: sign("wait", 0.0, what=MEETING)}
+    assert all(Watchdog().judge(now, here, {}) is None for now in range(2, 600, 2))

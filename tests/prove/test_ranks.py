@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.backends.launched import Launched
 from tests.engine.served import (
@@ -119,19 +121,35 @@ def test_every_tuning_method_under_every_strategy(place: Path, method: str) -> N
     if "qlora" in method:
         pytest.importorskip("bitsandbytes")
     settings = ["train.max_steps=4", *METHODS[method]]
+    artifacts: list[dict[str, torch.Tensor]] = []
 
     def losses(name: str, *more: str, nproc: int) -> list[float]:
         run = Launched(place, f"{method}-{name}", *settings, *more, nproc=nproc)
         code, err = run.finish()
         assert code == 0, err
+        kept = [path for path in (run.folder / "checkpoints").rglob("*") if path.is_file()]
+        assert {path.suffix for path in kept} == {".safetensors", ".json"}
+        artifacts.append(
+            {k: v for f in run.folder.glob("*.safetensors") for k, v in load_file(f).items()}
+        )
         return [event["loss"] for event in run.events("step")]
+
+    def check_artifact() -> None:
+        """Whole weights, by the same names, as plain loaders read them."""
+        want, got = artifacts[0], artifacts[-1]
+        assert got.keys() == want.keys()
+        for key, tensor in want.items():
+            assert got[key].shape == tensor.shape
+            assert float((got[key].float() - tensor.float()).abs().max()) < 2e-3, key
 
     want = losses("alone", nproc=1)
     for strategy in ("ddp", "fsdp"):
         got = losses(strategy, f"compute.strategy={strategy}", nproc=2)
         assert got == pytest.approx(want, rel=1e-5), strategy
+        check_artifact()
     for stage in [*ZERO, "zero2-offload", "zero3-offload"]:
         if not HAS_DEEPSPEED or ("qlora" in method and stage.startswith("zero3")):
             continue
         got = losses(stage, f"compute.deepspeed={stage}", nproc=2)
         assert got == pytest.approx(want, rel=1e-5), stage
+        check_artifact()

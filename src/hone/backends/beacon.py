@@ -70,7 +70,8 @@ class Beacon:
         sign = self._page.read()
         self._count += 1
         with self._turn:
-            told = [self._count, sign.doing, sign.what, sign.pack_seconds]
+            age = time.monotonic() - sign.at  # clocks of two machines have nothing in common
+            told = [self._count, sign.doing, sign.what, sign.pack_seconds, age]
             self._store.set(f"hone/sign/{self._rank}", json.dumps(told))
             heard = {
                 rank: json.loads(self._store.get(f"hone/sign/{rank}"))
@@ -109,14 +110,17 @@ class Elsewhere:
 
     def __init__(self) -> None:
         self.signs: dict[int, Sign] = {}
-        """By rank; `at` is when this launcher last heard anything new of it."""
+        """By rank, by this machine's clock."""
+        self.heard: dict[int, float] = {}
+        """When there was last anything new of each."""
         self._counts: dict[int, int] = {}
 
     def take(self, told: dict[str, Any]) -> None:
         """One round of a beacon."""
         now = time.monotonic()
-        for name, (count, doing, what, pack_seconds) in told.items():
+        for name, (count, doing, what, pack_seconds, age) in told.items():
             rank = int(name)
             if self._counts.get(rank) != count:
                 self._counts[rank] = count
-                self.signs[rank] = Sign(doing, what, now, pack_seconds)
+                self.signs[rank] = Sign(doing, what, now - age, pack_seconds)
+                self.heard[rank] = now

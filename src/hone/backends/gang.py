@@ -175,7 +175,9 @@ class Gang:
         left = [member for member in self.members if not member.has_ended]
         signs = {member.rank: member.page.read() for member in left}
         used = {member.rank: member.activity.used() for member in left}
-        self.verdict = self._watchdog.judge(now, signs, used, self._elsewhere.signs)
+        self.verdict = self._watchdog.judge(
+            now, signs, used, self._elsewhere.signs, self._elsewhere.heard
+        )
         if self.verdict is not None:
             self.signs = signs
             for member in left:

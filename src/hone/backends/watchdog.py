@@ -52,26 +52,28 @@ class Watchdog:
         signs: Mapping[int, Sign],
         used: Mapping[int, int],
         others: Mapping[int, Sign] | None = None,
+        heard: Mapping[int, float] | None = None,
     ) -> Verdict | None:
         """`signs` of all ranks that have not ended, and how much processor and disk each has `used` so far.
 
-        `others` are the last signs of ranks on other machines, `at` being when they were heard: those are judged
-        there, and here only for being heard at all. `now` is by the clock of the signs. Returns None while all
-        is well.
+        `others` are the last signs of ranks on other machines, which are judged there, and here only for being
+        `heard` of at all. All times are by the clock of the signs. Returns None while all is well.
         """
         if any(sign.what == MEETING for sign in signs.values()):
             return None
-        gone = [rank for rank, sign in (others or {}).items() if now - sign.at > GONE_LIMIT]
+        others, heard = others or {}, heard or {}
+        gone = [rank for rank, at in heard.items() if now - at > GONE_LIMIT]
         if gone:
-            silent = max(now - (others or {})[rank].at for rank in gone)
+            silent = max(now - heard[rank] for rank in gone)
             return Verdict(tuple(sorted(gone)), "their part, on another machine", silent)
         quiet = {
             rank: self._quiet(now, rank, sign, used.get(rank, 0)) for rank, sign in signs.items()
         }
         busy = [rank for rank, sign in signs.items() if sign.doing != "wait"]
         stuck = [rank for rank in busy if quiet[rank] > self._limit(now, signs[rank])]
-        busy += [rank for rank, sign in (others or {}).items() if sign.doing != "wait"]
-        if not stuck and not busy and signs and min(quiet.values()) > PACK_FLOOR:
+        busy += [rank for rank, sign in others.items() if sign.doing != "wait"]
+        shortest = min([*quiet.values(), *(now - sign.at for sign in others.values())], default=0.0)
+        if not stuck and not busy and signs and shortest > PACK_FLOOR:
             stuck = list(signs)
         if not stuck:
             return None

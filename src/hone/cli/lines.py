@@ -13,6 +13,7 @@ from hone.runs.metrics import loss_by_source
 _SAMPLE_LINES = 6  # of a prompt and of a reply
 _COLUMNS = 200  # and of each of their lines
 
+_WORTH_SAYING = 0.005  # a share that rounds to more than nothing
 PHASES: Mapping[str, str] = {
     "reading": "reading the rows",
     "loading": "loading the model",
@@ -35,6 +36,8 @@ def describe(event: Event) -> str | None:
             return _data(event)
         case "started":
             return f"run folder: {event.get('folder')}"
+        case "plan":
+            return _plan(event)
         case "ranks":
             count = int(event["ranks"])
             return f"{count} {'rank' if count == 1 else 'ranks'} ({event['strategy']})"
@@ -44,6 +47,8 @@ def describe(event: Event) -> str | None:
             return f"step {event['step']}: compiled on the way ({event['graphs']} more graphs)"
         case "rehearsed":
             return f"Packs of at most {event['micro_batch_tokens']:,} tokens: {event.get('reason')}"
+        case "forecast":
+            return f"the run takes about {duration_text(float(event['seconds']))}"
         case "resumed":
             return f"resumed after step {event['step']}"
         case "evaluated":
@@ -76,6 +81,18 @@ def _data(event: Event) -> str:
     share = f" ({trained / tokens:.0%})" if tokens else ""
     text += f"; {tokens:,} tokens, {trained:,} trained{share}"
     return f"{event['file']}: {text}" if event.get("file") else text
+
+
+def _plan(event: Event) -> str:
+    about = "" if event.get("exact") else "about "
+    tokens, computed = int(event["tokens"]), int(event["computed_tokens"])
+    text = f"plan: {event['steps']:,} steps, {about}{tokens:,} tokens"
+    saved = 1 - computed / tokens if tokens else 0.0
+    text += f" ({saved:.0%} saved by sharing)" if saved >= _WORTH_SAYING else ""
+    peak, free = bytes_text(int(event["peak_bytes"])), bytes_text(int(event["free_bytes"]))
+    text += f"; {peak} of {free} free at the fullest"
+    seconds = event.get("seconds")
+    return text if seconds is None else f"{text}; about {duration_text(float(seconds))}"
 
 
 def _engine(event: Event) -> str:
@@ -173,8 +190,10 @@ def flops_text(flops_per_second: float) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """`1.5 GiB`, `300 MiB`."""
+    """`1.5 GiB`, `300 MiB`, `12 KiB`."""
     mib = count / 2**20
+    if 0 < mib < 1:
+        return f"{count / 1024:.0f} KiB"
     return f"{mib / 1024:.1f} GiB" if mib >= 1000 else f"{mib:.0f} MiB"
 
 

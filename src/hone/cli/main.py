@@ -51,6 +51,7 @@ VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
     Verb("wizard", "hone.cli.wizard:wizard", "Answer a few questions, get a training script."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
+    Verb("plan", "hone.cli.plan:plan", "Say what a run will take: memory, steps, time, disk."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
     Verb(
         "validate",
@@ -65,6 +66,7 @@ VERBS = (
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
+    Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
     Verb("skills", "hone.cli.skills:app", "Teach coding assistants to use Hone.", is_group=True),
@@ -156,7 +158,7 @@ def _usage_remedy(error: TyperException, arguments: Sequence[str]) -> str:
     command = f"hone {asked}" if asked in {verb.name for verb in VERBS} else "hone"
     remedy = f"`{command} --help` shows what is allowed"
     unknown = re.match(r"No such option: --([\w.-]+)$", error.format_message())
-    if asked != "train" or unknown is None:
+    if asked not in ("plan", "train") or unknown is None:
         return remedy
     from hone.config.fields import declined, nearest_name, settings
 

@@ -113,7 +113,7 @@ def train(
         _say_result(trained)
 
 
-def refuse_incomplete(resolved: Resolved, *, words: list[str]) -> None:
+def refuse_incomplete(resolved: Resolved, *, words: list[str], verb: str = "train") -> None:
     """Raise ConfigError, with what to type, where no rows or no model were named."""
     typed = shlex.join(words)
     missing = [
@@ -126,7 +126,7 @@ def refuse_incomplete(resolved: Resolved, *, words: list[str]) -> None:
     ]
     absent = [(what, example) for value, what, example in missing if not value]
     if absent:
-        said = " ".join(["hone train", *([typed] if typed else []), *(ex for _, ex in absent)])
+        said = " ".join([f"hone {verb}", *([typed] if typed else []), *(ex for _, ex in absent)])
         raise ConfigError(" and ".join(what for what, _ in absent), remedy=f"type: {said}")
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Tokens in a Pack at most: what `auto` chooses from."""
 _NOISE = 1.02  # two trials of one thing differ by so much
 
 
@@ -77,3 +79,10 @@ def cheapest(
     seconds = {budget: speeds.seconds(layout(budget)) * slower(budget) for budget in budgets}
     best = min(seconds.values())
     return min(budget for budget in seconds if seconds[budget] <= best * _NOISE)
+
+
+def worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[int]:
+    """Of `BUDGETS` those that fit into `room` tokens, up to the first that holds every step in as few Packs as any."""
+    largest = max(pack.tokens for pack in layout(2**31))
+    useful = next((b for b in BUDGETS if b >= largest), BUDGETS[-1])
+    return [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hone.engine.demand import CHUNK_BYTES, GPU_TIMES
 from hone.engine.noise import PackNoise
 from hone.engine.objective import NLL, Objective, weighted_losses
 from hone.engine.placed import Placed, Placing
@@ -25,10 +26,6 @@ from hone.models.head import Head
 from hone.models.offload import Offload
 from hone.models.visible import LEAST_SAVED
 from hone.pack import Int64, Pack, Step
-
-CHUNK_BYTES = 64 * 2**20  # logits of one chunk in float32; a larger one gains nothing measurable
-_GPU_TIMES = 8  # as large on a GPU, whose products want more rows to be busy
-
 
 _Bounds = tuple[tuple[int, int], tuple[int, int]]  # positions, predictions
 Terms = Callable[..., "tuple[Tensor, Tensor | None]"]
@@ -136,7 +133,7 @@ class PackLoss(nn.Module):
     @property
     def chunk_positions(self) -> int:
         """Predicting positions whose logits exist at a time."""
-        size = CHUNK_BYTES * (_GPU_TIMES if self.placing.device.type == "cuda" else 1)
+        size = CHUNK_BYTES * (GPU_TIMES if self.placing.device.type == "cuda" else 1)
         return max(1, size // (4 * self.head.vocab_size))
 
 

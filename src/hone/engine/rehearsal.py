@@ -18,7 +18,8 @@ import torch
 
 from hone.engine.buckets import bucket
 from hone.engine.budget import is_out_of_memory
-from hone.engine.cost import Speeds, Weight, cheapest, pair_seconds
+from hone.engine.cost import Speeds, Weight, cheapest, pair_seconds, worth_trying
+from hone.engine.demand import KEEP_FREE
 from hone.engine.footprint import Footprint
 from hone.engine.loss import PackLoss
 from hone.engine.memory import free_caches
@@ -29,11 +30,9 @@ from hone.models.layers import decoder_layers
 from hone.models.recompute import can_recompute, recompute, recomputed
 from hone.pack import Pack
 
-BUDGETS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 _TRIAL_SECONDS = 2.0  # no trial Pack is expected to take longer than this
 _SHORT_ROW = 128  # tokens; rows of trial Packs, in which attention costs next to nothing
 _PAIR_TRIAL = 4096  # tokens of the Packs that tell what attention costs, at most
-_KEEP_FREE = {"cpu": 0.25, "cuda": 0.05}  # share of the free memory that is left alone
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def rehearse(
     stage = _Stage(loss, strategy if strategy is not None else Replicated(loss))
     device, ranks = loss.head.device, stage.strategy.ranks
     free = int(ranks.least(available_bytes(device, sharers=ranks.local_world)))
-    room_bytes = free * (1 - _KEEP_FREE[device.type]) - state_bytes
+    room_bytes = free * (1 - KEEP_FREE[device.type]) - state_bytes
     footprint, fixed_bytes = stage.agreed(
         measured
         or measure_footprint(
@@ -143,9 +142,9 @@ def rehearse(
     if wanted is not None:
         budgets: Sequence[int] = (wanted,)
     elif device.type == "cuda":
-        budgets = _worth_trying(layout, footprint.longest(room_bytes, footprint.layers))
+        budgets = worth_trying(layout, footprint.longest(room_bytes, footprint.layers))
     else:
-        budgets = _worth_trying(layout, room)
+        budgets = worth_trying(layout, room)
     tried = [budget for budget in budgets if budget <= room] or [min(budgets[0], room)]
     speeds = measure_speeds(
         loss, tried, longest=longest, share=trained_share, strategy=stage.strategy
@@ -273,13 +272,6 @@ def _too_long(longest: int, footprint: Footprint, room_bytes: float, free: int) 
         remedy="set compute.gradient_checkpointing=true, or data.max_length with "
         "data.too_long=drop, or a smaller model",
     )
-
-
-def _worth_trying(layout: Callable[[int], Sequence[Weight]], room: int) -> list[int]:
-    """The budgets that fit, up to the first that holds every step in as few Packs as any would."""
-    largest = max(pack.tokens for pack in layout(2**31))
-    useful = next((b for b in BUDGETS if b >= largest), BUDGETS[-1])
-    return [b for b in BUDGETS if b <= min(room, useful)] or [min(BUDGETS[0], room)]
 
 
 def measure_speeds(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from hone.engine import machine
 from hone.engine.loss import PackLoss
 from hone.pack import Pack
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes(device: torch.device, *, sharers: int = 1) -> int:
@@ -19,25 +17,7 @@ def available_bytes(device: torch.device, *, sharers: int = 1) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = _meminfo()
-    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current")
-    if limit is not None and used is not None:
-        free = min(free, max(0, limit - used))
-    return free // sharers
-
-
-def _meminfo() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo has no MemAvailable")
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no control group, or "max"
-        return None
+    return machine.available_bytes() // sharers
 
 
 def activation_bytes_per_token(loss: PackLoss, pack: Pack) -> float:

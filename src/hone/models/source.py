@@ -87,24 +87,30 @@ def check_weights(folder: Path) -> list[str]:
     Every shard that the index names must be there with a readable safetensors header.
     """
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_index_names(index)))
-    else:
-        names = ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
-    if not names and pickles:
+    files = weight_files(folder)
+    if not files and pickles:
         raise ModelError(
             f"the weights in {folder} are pickled ({pickles[0]}): loading them could run code",
             remedy="convert them to safetensors where they come from; Hone never opens a pickle",
         )
-    if not names:
+    if not files:
         raise ModelError(
             f"no weights in {folder}: neither model.safetensors nor its index",
             remedy="a folder with only a tokenizer serves `hone preview`; training needs weights",
         )
-    for name in names:
-        _check_header(folder / name)
+    for file in files:
+        _check_header(file)
     return pickles
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a model's weights: one, or those that the index names; none where there
+    are none. Raises ModelError for a damaged index."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(_index_names(index)))]
+    alone = folder / "model.safetensors"
+    return [alone] if alone.is_file() else []
 
 
 def _index_names(index: Path) -> list[str]:

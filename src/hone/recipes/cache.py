@@ -1,4 +1,4 @@
-"""The cache: what can be made again (prepared rows, imports, proofs, base models), listed and pruned.
+"""The cache: what can be made again (prepared rows, imports, proofs, speeds, base models), listed and pruned.
 
 It knows names and ages, not contents. Only what has the name of something that Hone made is ever touched, so that a
 cache folder named by mistake loses nothing.
@@ -25,8 +25,10 @@ _NAMES: Final = {
     "data": re.compile(r"[0-9a-f]{64}"),
     "imports": re.compile(r"[0-9a-f]{64}"),
     "encoders": re.compile(r"[0-9a-f]{32}-.+\.json"),
+    "speeds": re.compile(r"[0-9a-f]{32}\.json"),
     "base": re.compile(r"[a-z]+-1m-[0-9a-f]+"),
 }
+_FILES: Final = ("encoders", "speeds")  # of other kinds an entry is a folder
 _LEFT: Final = re.compile(r"\.(?:.*\.part|writing-.*)")
 _WRITER: Final = re.compile(r"\.(\d+)(?:\.[0-9a-f]{8})?(?:\.broken|\.gone)?\.part$")
 _LEFT_SECONDS: Final = (
@@ -208,7 +210,7 @@ def _entries(folder: Path, kind: str) -> Iterator[Entry]:
     for path in _listed(folder):
         if not _NAMES[kind].fullmatch(path.name) or path.is_symlink():
             continue
-        if path.is_dir() == (kind == "encoders"):
+        if path.is_dir() == (kind in _FILES):
             continue
         with contextlib.suppress(FileNotFoundError):  # another process removes it meanwhile
             size, used = _size(path)

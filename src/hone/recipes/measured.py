@@ -14,7 +14,6 @@ from hone.models.recompute import recompute
 from hone.recipes.together import Together
 from hone.runs.events import Say
 
-SAMPLED_STEPS: Final = 3  # steps whose layout is tried when choosing a budget
 _KEPT: Final = ("budgets", "speeds", "pack_seconds", "recomputed")
 
 

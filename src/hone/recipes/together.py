@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from hone.engine.ranks import Ranks
 from hone.engine.rehearsal import Measured, measure_footprint
 from hone.engine.room import available_bytes
 from hone.engine.strategy import Replicated, Strategy
-from hone.errors import ConfigError
+from hone.errors import ConfigError, EnvironmentFault
 from hone.runs.events import Say
 
 StrategyName = Literal["alone", "ddp", "fsdp", "zero1", "zero2", "zero3"]
@@ -36,7 +37,7 @@ def asked_strategy(compute: ComputeSection, world: int) -> StrategyName | None:
             return _ZERO[stage]
     if world == 1:
         return "alone"
-    return None if compute.strategy == "auto" else "ddp"
+    return None if compute.strategy == "auto" and not compute.deepspeed else "ddp"
 
 
 def fitting_strategy(
@@ -59,9 +60,15 @@ def is_sharded(name: StrategyName | None) -> bool:
 
 
 def refuse_in_parts(config: Config, name: StrategyName | None) -> None:
-    """Raise ConfigError for settings that need whole weights on a rank, where `name` leaves it none."""
+    """Raise ConfigError for settings that need whole weights on a rank, where `name` leaves it none; EnvironmentFault
+    where its package is not installed."""
     if not is_sharded(name):
         return
+    if name != "fsdp" and importlib.util.find_spec("deepspeed") is None:
+        raise EnvironmentFault(
+            "compute.deepspeed needs the package deepspeed, which is not installed",
+            remedy="pip install 'hone[distributed]', or take compute.strategy=fsdp instead",
+        )
     if config.train.optimizer not in ELEMENTWISE:
         raise ConfigError(
             f"train.optimizer={config.train.optimizer} looks at whole weights, and under {name} a rank holds "

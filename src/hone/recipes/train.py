@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -20,13 +19,13 @@ from hone.config.layers import Resolved, idle_settings
 from hone.config.sections import Config
 from hone.config.write import to_yaml
 from hone.data.dataset import Figures
-from hone.data.steps import StepSource
 from hone.engine.callbacks import Callback, check_callbacks
 from hone.engine.cost import Speeds
 from hone.engine.deal import longest_hands
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
-from hone.engine.memory import keep_freed_memory
+from hone.engine.machine import resident_bytes
+from hone.engine.memory import settle_memory
 from hone.engine.optimizer import plan_optimizer, require_package
 from hone.engine.plan import Plan
 from hone.engine.ranks import Ranks
@@ -46,6 +45,8 @@ from hone.recipes.build import (
     resolve_threads,
 )
 from hone.recipes.continued import continued
+from hone.recipes.course import count_steps, step_source
+from hone.recipes.forecast import Forecast
 from hone.recipes.gauge import Measures, read_gauge
 from hone.recipes.herald import Herald, Silent
 from hone.recipes.identity import (
@@ -55,13 +56,14 @@ from hone.recipes.identity import (
     say_other_versions,
     versions,
 )
-from hone.recipes.measured import SAMPLED_STEPS, measure
+from hone.recipes.measured import measure
 from hone.recipes.memory_fault import memory_faults
 from hone.recipes.opening import opened, read_together, refuse_endless_warmup, refuse_live
-from hone.recipes.rows import source_weights
+from hone.recipes.plan import SAMPLED_STEPS, save_steps
 from hone.recipes.samples import Sampler
 from hone.recipes.source import Source
 from hone.recipes.speed import layers_to_recompute, quicken, take_device, why_not_compile
+from hone.recipes.subject import Precision
 from hone.recipes.together import (
     StrategyName,
     Together,
@@ -109,7 +111,7 @@ def train(
     check_installed(config.output.trackers)
     began = time.monotonic()
     require_package(config.train.optimizer)
-    keep_freed_memory()
+    settle_memory(recomputes=config.compute.gradient_checkpointing not in ("auto", False, 0))
     ranks = ranks or Ranks()
     refuse_in_parts(config, asked_strategy(config.compute, ranks.world))
     path = run_path(config)
@@ -190,6 +192,12 @@ class _Run:
         precision = identity.get("precision")
         if precision is None or measure_anew:
             precision = self._first_rank_says(lambda: self._precision(device))
+        self.forecast = None
+        if self.ranks.world == 1:
+            self.forecast = Forecast(
+                self.config, self.source, cast("Precision", precision), base_bytes=resident_bytes()
+            )
+            self.forecast.tell(self.say)
         self.say("phase", name="loading")
         self.ranks.work("loading the model")
         longest = int(self._first_rank_says(self._figures_json)["longest"])
@@ -224,6 +232,8 @@ class _Run:
             store = self.folder.checkpoints(keep=self.config.train.save_total_limit)
         self.say("phase", name="training")
         outcome = self._loop(built, together.strategy, plan, store)
+        if self.forecast is not None:
+            self.forecast.compare(outcome.seconds, steps=outcome.steps)
         return self._finish(built, together.strategy, store, outcome, began)
 
     def _first_rank_says(self, what: Callable[[], _T]) -> _T:
@@ -335,20 +345,6 @@ class _Run:
             figures = prepared.train.figures()
         return figures
 
-    def _steps(
-        self, rows: Any, *, shuffle: bool, alone: bool, mixed: bool = False, share: bool = True
-    ) -> StepSource:
-        return StepSource(
-            rows,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.train.seed,
-            shuffle=shuffle,
-            share_prefixes=self.config.compute.share_prefixes and share and not alone,
-            pack=self.config.compute.pack and not alone,
-            weights=source_weights(self.config.data, rows.row_counts) if mixed else None,
-            sources=[file.name for file in rows.files],
-        )
-
     def _plan(
         self,
         built: Built,
@@ -358,19 +354,18 @@ class _Run:
     ) -> Plan:
         """The loop's numbers; budgets from the run's beginning, or from a rehearsal now."""
         config = self.config.train
-        alone = built.alone_because is not None
-        rows = self.source.prepared.train
-        self.training = self._steps(
-            rows,
+        self.training = step_source(
+            self.config,
+            self.source.prepared.train,
             shuffle=self.config.data.shuffle,
-            alone=alone,
+            alone=built.alone_because is not None,
             mixed=True,
             share=not config.neftune_alpha,
         )
         per_epoch = self.training.steps_per_epoch
-        steps = config.max_steps or max(1, math.ceil(config.epochs * per_epoch - 1e-9))
+        steps = count_steps(self.config, per_epoch)
         refuse_endless_warmup(config.warmup_steps, steps)
-        save = config.save_steps or max(1, math.ceil(steps / 10))
+        save = save_steps(self.config, steps)
         held_out = self.source.prepared.validation is not None
         plan = Plan(
             steps=steps,
@@ -412,6 +407,8 @@ class _Run:
         )
         if self.ranks.is_first:
             self.folder.update_identity(**measured)
+            if self.forecast is not None and identity.get("budgets") is None:
+                self.forecast.say_time(self.training, measured, self.say)
         self.ranks.wait("the budget")
         self.ranks.pulse.expect(float(measured["pack_seconds"] or 0.0))
         return dataclasses.replace(
@@ -426,7 +423,9 @@ class _Run:
         validation = self.source.prepared.validation
         alone = built.alone_because is not None
         held_out = (
-            None if validation is None else self._steps(validation, shuffle=False, alone=alone)
+            None
+            if validation is None
+            else step_source(self.config, validation, shuffle=False, alone=alone)
         )
         resume = self._newest(store)
         done = 0 if resume is None else resume.step
