@@ -28,6 +28,7 @@ class Call:
     def serve(self, told: dict[str, Any]) -> int:
         """One call; the exit code. An answer that is refused leaves the state as it was."""
         from hone.wizard.finish import write_script
+        from hone.wizard.forecast import forecast
         from hone.wizard.launch import commands
         from hone.wizard.memory import here
         from hone.wizard.outlook import outlook
@@ -58,7 +59,7 @@ class Call:
                 }
             )
             return 0
-        notes += [*flow.settle_idle(), *outlook(flow.answers)]
+        notes += [*flow.settle_idle(), *outlook(flow.answers), *forecast(flow.answers)]
         path = write_script(flow.answers)
         session.forget()
         ways = commands(flow.answers.text("script"))

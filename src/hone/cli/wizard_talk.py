@@ -35,13 +35,14 @@ class Talk:
         from hone.wizard.answers import Answers
         from hone.wizard.finish import write_script
         from hone.wizard.flow import Flow
+        from hone.wizard.forecast import forecast
         from hone.wizard.memory import here
         from hone.wizard.outlook import outlook
 
         flow = Flow(Answers(here()))
         flow.give(self.told)
         self._answer(flow)
-        for line in [*flow.settle_idle(), *outlook(flow.answers)]:
+        for line in [*flow.settle_idle(), *outlook(flow.answers), *forecast(flow.answers)]:
             self.asker.say(line)
         path = write_script(flow.answers)
         self.asker.say(f"wrote {path}")
