@@ -2,6 +2,9 @@
 
     HoneError                 1    the run failed
     ├── ConfigError           2    a setting, a flag or a combination of them
+    │   ├── UnknownSetting    2    a name that is no setting; a TypeError and an AttributeError too
+    │   ├── NoSuchConfig      2    a configuration file that is not there; a FileNotFoundError too
+    │   └── ChangedSettings   2    a run goes on only with the settings that it began with
     ├── DataError             3    rows that cannot be used
     ├── EnvironmentFault      4    what the machine or the files around the rows do not allow
     │   ├── ModelError        4    a model folder: missing, unsafe, incomplete
@@ -73,6 +76,18 @@ class ConfigError(HoneError, ValueError):
     """A setting, a flag, or a combination of them that cannot be honoured."""
 
     exit_code = 2
+
+
+class UnknownSetting(ConfigError, TypeError, AttributeError):
+    """A name that is no setting, given to a Python object or a file."""
+
+
+class NoSuchConfig(ConfigError, FileNotFoundError):
+    """A configuration file that is not there."""
+
+
+class ChangedSettings(ConfigError):
+    """A run that was begun with other settings."""
 
 
 class DataError(HoneError, ValueError):

@@ -283,6 +283,8 @@ class _Source:
         settings = section.model_dump(
             include={"format", "columns", "tags", "train_on", "too_long", "bad_rows"}
         )
+        if section.input_heading is not None:
+            settings["input_heading"] = section.input_heading
         parts = [
             _ROAD_VERSION,
             content,
