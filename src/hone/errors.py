@@ -6,6 +6,7 @@
     │   ├── NoSuchConfig      2    a configuration file that is not there; a FileNotFoundError too
     │   └── ChangedSettings   2    a run goes on only with the settings that it began with
     ├── DataError             3    rows that cannot be used
+    │   └── NothingLeft       3    rows of which nothing is left to train on
     ├── EnvironmentFault      4    what the machine or the files around the rows do not allow
     │   ├── ModelError        4    a model folder: missing, unsafe, incomplete
     │   ├── DiskError         4    no space, no permission, a read or write that failed
@@ -13,6 +14,7 @@
     ├── OutOfMemory           5    does not fit, even at the smallest budget
     ├── RemoteError           6    another machine's API
     ├── RankLost              7    one of several ranks died or hung; all were ended
+    ├── BudgetReached         8    no more tokens or money may be spent
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
     ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
@@ -36,6 +38,7 @@ EXIT_CODES: dict[int, str] = {
     5: "out of memory, even at the smallest budget",
     6: "a remote API failed",
     7: "one of several ranks died or hung; all were ended, the same command resumes",
+    8: "a budget of tokens or money is reached; what was answered is kept",
     130: "interrupted (Ctrl-C); saved, the same command resumes",
     143: "terminated (SIGTERM, SIGHUP or SIGUSR1); saved, the same command resumes",
 }
@@ -96,6 +99,10 @@ class DataError(HoneError, ValueError):
     exit_code = 3
 
 
+class NothingLeft(DataError):
+    """Every row was dropped; each was counted with its reason."""
+
+
 class EnvironmentFault(HoneError, RuntimeError):
     """What the machine, or the files around the rows, do not allow."""
 
@@ -132,6 +139,12 @@ class RankLost(HoneError, RuntimeError):
     """One of several ranks died or hung, and all were ended; the last checkpoint is whole."""
 
     exit_code = 7
+
+
+class BudgetReached(HoneError, RuntimeError):
+    """No more tokens or money may be spent; what was answered is kept."""
+
+    exit_code = 8
 
 
 class NonFiniteError(HoneError, ArithmeticError):

@@ -62,6 +62,7 @@ VERBS = (
     Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
     Verb("style", "hone.cli.style:style", "Put a style before the system text of rows."),
     Verb("process", "hone.cli.process:process", "Make raw rows ready for training."),
+    Verb("distill", "hone.cli.distill:distill", "Have a teacher answer prompts: rows to train on."),
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
