@@ -22,4 +22,6 @@ FAULTS = {
     18: "a teacher's API: refusals, limits, faults, half and malformed answers, another model, a budget's end",
     32: "state of another version, optimizer, decomposition or number of ranks",
     33: "settings or rows changed between a run and its resume",
+    34: "the wizard: Ctrl-C at each question, no terminal, a tiny one, pasted lines, a script that is there already",
+    35: "a generated script: paths and values full of quotes, braces, backslashes, line ends",
 }

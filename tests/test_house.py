@@ -25,7 +25,7 @@ LONGEST_FUNCTION_LINES = 80
 VAGUE_NAMES = re.compile(
     r"(util|helper|common|misc|manager|handler|processor|stuff|lib)s?", re.IGNORECASE
 )
-TORCH_FREE = ("cli", "config", "data", "runs")
+TORCH_FREE = ("cli", "config", "data", "runs", "wizard")
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 UNSAFE_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

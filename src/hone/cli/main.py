@@ -49,6 +49,7 @@ class Verb:
 
 VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
+    Verb("wizard", "hone.cli.wizard:wizard", "Answer a few questions, get a training script."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("plan", "hone.cli.plan:plan", "Say what a run will take: memory, steps, time, disk."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
@@ -70,6 +71,7 @@ VERBS = (
     Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
+    Verb("skills", "hone.cli.skills:app", "Teach coding assistants to use Hone.", is_group=True),
     Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),
 )
 
