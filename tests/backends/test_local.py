@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hone import LocalBackend, LoRAConfig, TrainableModel, TrainSFTConfig, Trajectory
-from hone.backends import local
+from hone.backends import local, local_server
 from hone.backends.local_process import _environment
 from hone.errors import ConfigError, DataError, EnvironmentFault, LockedError
 from hone.runs.lock import holder
@@ -357,8 +357,10 @@ def test_the_process_gets_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["OMP_NUM_THREADS"] == "1"
 
 
-def test_a_model_without_a_server_says_so(tmp_path: Path, base: Path, in_process: None) -> None:
-    pytest.importorskip("openai")
+def test_a_model_without_a_server_says_so(
+    tmp_path: Path, base: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "_SERVING", "hone_without_serving")
     with LocalBackend(path=tmp_path, compute=COMPUTE) as backend:
         model = model_of(base)
         model.blocking.register(backend)

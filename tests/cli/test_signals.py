@@ -92,7 +92,10 @@ def test_the_terminal_goes(place: Path) -> None:
         command(place, "left", "train.max_steps=5000"),
         stdin=terminal, stdout=terminal, stderr=terminal, env=environment(place),
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: (
+            signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup leaves it ignored
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        ),
     )  # fmt: skip
     os.close(terminal)
     try:

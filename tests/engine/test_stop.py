@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +17,16 @@ KINDS = [
     (signal.SIGHUP, Terminated, 143),
     (signal.SIGUSR1, Terminated, 143),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _as_a_shell_starts_programs() -> Iterator[None]:
+    """Whoever started the tests may have had them ignore a signal (nohup does)."""
+    numbers = (signal.SIGHUP, signal.SIGUSR1)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.fault(8)
