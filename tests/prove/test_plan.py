@@ -127,12 +127,16 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda one: one.name)
-def test_the_plan_is_what_happens(tmp_path: Path, setting: Setting) -> None:
+def test_the_plan_is_what_happens(
+    tmp_path: Path, setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome = plan_and_run(tmp_path, setting)
     planned = outcome.planned["memory"]["peak_bytes"]
     steps = outcome.steps()
-    print(
-        f"\n{setting.name}: planned {planned / MIB:.0f}, measured {outcome.peak_bytes / MIB:.0f} MiB"
-    )
+    with capsys.disabled():
+        print(
+            f"\n{setting.name:<50} planned {planned / MIB:5.0f}, measured {outcome.peak_bytes / MIB:5.0f} MiB, "
+            f"{planned / outcome.peak_bytes - 1:+.1%}"
+        )
     assert len(steps) == outcome.planned["steps"]
     assert abs(planned / outcome.peak_bytes - 1) <= 0.15

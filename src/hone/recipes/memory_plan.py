@@ -6,10 +6,11 @@ fitted to the settings that `tests/prove/test_plan.py` proves them on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hone.engine.demand import KEEP_FREE, Subject, one_pass
+from hone.recipes.holding import is_sharded
 from hone.recipes.target import Target
 
 _MIB: Final = 2**20
@@ -105,10 +106,16 @@ def plan_memory(
 
 def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> MemoryPlan:
     sharing = target.sharing
+    if is_sharded(target.sharding):  # masters are not halved; gathered weights come narrow already
+        subject = replace(subject, is_split=sharing.weights)
     weights = target.share(subject.weight_bytes, divided=sharing.weights)
     adapters = target.share(subject.adapter_bytes, divided=sharing.weights)
     gradients = target.share(subject.gradient_bytes, divided=sharing.gradients)
     state = target.share(subject.state_bytes, divided=sharing.optimizer)
+    if target.weights_outside:
+        weights = adapters = 0.0
+    if target.optimizer_outside:
+        state = 0.0
     gathered = _gathered(subject) if sharing.weights and target.count > 1 else 0.0
     each = one_pass(
         subject,
