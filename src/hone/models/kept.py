@@ -15,6 +15,7 @@ from typing import Final, Literal
 from hone.models.shape import Shape
 
 _INDEX: Final = 8  # bytes of one int64
+_MASK: Final = 4  # of dropout, before whose layer everything is raised to float32
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def kept(shape: Shape, how: Arithmetic) -> Kept:
     frozen_start = not how.trains_all and not how.inputs_need_grad
     first_less = norm if frozen_start and layout.before else 0.0
     if frozen_start and how.dropout:  # what a mask was laid over needs no gradient there
-        first_less += len(_adapted_readers(shape, layout, how)) * shape.hidden * how.narrow
+        first_less += len(_adapted_readers(shape, layout, how)) * shape.hidden * _MASK
     return Kept(
         attention=_attention(shape, layout, how),
         mlp=_experts(shape, how) if shape.experts else _mlp(shape, layout, how),
@@ -163,7 +164,7 @@ def _input(
         return casts * width * how.narrow
     trained = [name for name in names if name in how.adapted]
     if how.dropout:  # each adapter: the mask, and what is left of its input
-        return len(trained) * (2 * width + how.rank) * how.narrow
+        return len(trained) * (width * (_MASK + how.narrow) + how.rank * how.narrow)
     copies = (
         len(trained)
         if how.precision == "bf16" and not layout.plain_linear
