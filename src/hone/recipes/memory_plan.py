@@ -19,6 +19,8 @@ LIBRARIES_BYTES: Final = 401 * _MIB
 """A process that has imported torch, transformers and peft (with bitsandbytes beside them)."""
 FIRST_PASS_BYTES: Final = 30 * _MIB
 """Code and caches that the first forward and backward pass bring in."""
+PRODUCTS_BYTES: Final = 40 * _MIB
+"""The compiled products that bf16 runs keep: as many as `engine/memory.py` leaves them, about half a MiB each."""
 CONTEXT_BYTES: Final = 1024 * _MIB
 """What the driver's context, its libraries and their workspaces take of a card."""
 HEAP_OF_KEPT: Final = 0.25
@@ -126,6 +128,8 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
     )
     gaps = _gaps(target, each.kept, max(each.head, each.again + each.backward), recomputed)
     floor = CONTEXT_BYTES if target.kind == "cuda" else load.base_bytes + FIRST_PASS_BYTES
+    if target.kind == "cpu" and subject.how.precision == "bf16":
+        floor += PRODUCTS_BYTES
     ahead = each.peak + gaps + gathered
     says = "fp32"
     if not load.accumulates:  # gradients come as what is kept goes
