@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast
 
 from hone.config.deepspeed import read_deepspeed
 from hone.config.sections import Config
@@ -113,8 +113,10 @@ def _outside(config: Config) -> tuple[bool, bool]:
     zero = read_deepspeed(config.compute.deepspeed).get("zero_optimization", {})
 
     def lies_outside(key: str) -> bool:
-        section = zero.get(key) or {}
-        return isinstance(section, dict) and section.get("device", "none") != "none"
+        section: object = zero.get(key)
+        if not isinstance(section, dict):
+            return False
+        return cast("dict[str, Any]", section).get("device", "none") != "none"
 
     return lies_outside("offload_optimizer"), lies_outside("offload_param")
 
