@@ -25,7 +25,7 @@ LONGEST_FUNCTION_LINES = 80
 VAGUE_NAMES = re.compile(
     r"(util|helper|common|misc|manager|handler|processor|stuff|lib)s?", re.IGNORECASE
 )
-TORCH_FREE = ("cli", "config", "data", "runs")
+TORCH_FREE = ("cli", "config", "data", "runs", "wizard")
 HEAVY = ("torch", "transformers", "peft", "accelerate")
 UNSAFE_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -72,7 +72,13 @@ def test_lengths(path: Path) -> None:
 
 @each_python
 def test_names_and_opening(path: Path) -> None:
-    assert not VAGUE_NAMES.fullmatch(path.stem), "a file is one noun"
+    vague_parts = {
+        part for part in path.relative_to(ROOT).with_suffix("").parts if VAGUE_NAMES.fullmatch(part)
+    }
+    in_arts_face = path.is_relative_to(
+        PACKAGE / "art" / "utils"
+    )  # a name that ART's scripts import
+    assert not vague_parts - ({"utils"} if in_arts_face else set()), "a file is one noun"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert not tree.body or ast.get_docstring(tree), "a file opens by saying what it is"
     vague = [

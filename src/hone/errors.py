@@ -2,7 +2,11 @@
 
     HoneError                 1    the run failed
     ├── ConfigError           2    a setting, a flag or a combination of them
+    │   ├── UnknownSetting    2    a name that is no setting; a TypeError and an AttributeError too
+    │   ├── NoSuchConfig      2    a configuration file that is not there; a FileNotFoundError too
+    │   └── ChangedSettings   2    a run goes on only with the settings that it began with
     ├── DataError             3    rows that cannot be used
+    │   └── NothingLeft       3    rows of which nothing is left to train on
     ├── EnvironmentFault      4    what the machine or the files around the rows do not allow
     │   ├── ModelError        4    a model folder: missing, unsafe, incomplete
     │   ├── DiskError         4    no space, no permission, a read or write that failed
@@ -10,6 +14,7 @@
     ├── OutOfMemory           5    does not fit, even at the smallest budget
     ├── RemoteError           6    another machine's API
     ├── RankLost              7    one of several ranks died or hung; all were ended
+    ├── BudgetReached         8    no more tokens or money may be spent
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
     ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
@@ -33,6 +38,7 @@ EXIT_CODES: dict[int, str] = {
     5: "out of memory, even at the smallest budget",
     6: "a remote API failed",
     7: "one of several ranks died or hung; all were ended, the same command resumes",
+    8: "a budget of tokens or money is reached; what was answered is kept",
     130: "interrupted (Ctrl-C); saved, the same command resumes",
     143: "terminated (SIGTERM, SIGHUP or SIGUSR1); saved, the same command resumes",
 }
@@ -75,10 +81,26 @@ class ConfigError(HoneError, ValueError):
     exit_code = 2
 
 
+class UnknownSetting(ConfigError, TypeError, AttributeError):
+    """A name that is no setting, given to a Python object or a file."""
+
+
+class NoSuchConfig(ConfigError, FileNotFoundError):
+    """A configuration file that is not there."""
+
+
+class ChangedSettings(ConfigError):
+    """A run that was begun with other settings."""
+
+
 class DataError(HoneError, ValueError):
     """Rows that cannot be used; `where` names file, line and JSON pointer."""
 
     exit_code = 3
+
+
+class NothingLeft(DataError):
+    """Every row was dropped; each was counted with its reason."""
 
 
 class EnvironmentFault(HoneError, RuntimeError):
@@ -117,6 +139,12 @@ class RankLost(HoneError, RuntimeError):
     """One of several ranks died or hung, and all were ended; the last checkpoint is whole."""
 
     exit_code = 7
+
+
+class BudgetReached(HoneError, RuntimeError):
+    """No more tokens or money may be spent; what was answered is kept."""
+
+    exit_code = 8
 
 
 class NonFiniteError(HoneError, ArithmeticError):

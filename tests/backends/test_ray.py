@@ -68,7 +68,8 @@ SETTINGS = ["train.max_steps=8", "train.save_steps=2", "tuning.lora.dropout=0.1"
 @pytest.fixture(scope="module")
 def alone(place: Path) -> Launched:
     run = Launched(place, "alone", *SETTINGS, nproc=1)
-    assert run.finish()[0] == 0
+    code, err = run.finish()
+    assert code == 0, err
     return run
 
 
@@ -91,7 +92,8 @@ def test_a_killed_rank_ends_all_and_the_run_resumes_with_the_same_bits(
 ) -> None:
     settings = [*SETTINGS, f"compute.strategy={strategy}"]
     straight = ray(place, f"straight-{strategy}", *settings)
-    assert straight.finish()[0] == 0
+    code, err = straight.finish()
+    assert code == 0, err
     run = ray(place, f"killed-{strategy}", *settings, "train.max_steps=8")
     run.reach(3)
     began = time.monotonic()

@@ -107,6 +107,7 @@ def test_losses_by_source_are_those_of_one_process(place: Path, strategy: str) -
     assert {len(event["sources"]) for event in runs[0].events("evaluated")} == {2}
 
 
+@pytest.mark.fault(11)
 def test_a_killed_rank_ends_the_run_which_resumes_with_the_same_bits(
     place: Path, straight: Launched
 ) -> None:
@@ -126,6 +127,20 @@ def test_a_killed_rank_ends_the_run_which_resumes_with_the_same_bits(
     ended(again)
     assert weights(again.folder) == weights(straight.folder)
     assert losses(again.folder) == losses(straight.folder)
+
+
+@pytest.mark.fault(14)
+def test_a_killed_launcher_takes_its_ranks_along_and_the_run_resumes(
+    place: Path, straight: Launched
+) -> None:
+    run = Launched(place, "orphaned", *SETTINGS)
+    run.reach(4)
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    assert not run.left(), "no second trainer of the run is alive"
+    again = Launched(place, "orphaned", *SETTINGS)
+    ended(again)
+    assert weights(again.folder) == weights(straight.folder)
 
 
 @pytest.mark.slow
@@ -148,6 +163,7 @@ def test_with_another_number_of_ranks_it_resumes_with_the_same_rows(place: Path)
     ]
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
@@ -178,6 +194,7 @@ def test_a_second_signal_ends_all_at_once(place: Path) -> None:
     assert "not saved" in err
 
 
+@pytest.mark.fault(10)
 @pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_run_within_a_minute(place: Path) -> None:
     run = Launched(place, "hung", "train.max_steps=5000", "train.save_steps=5")

@@ -27,6 +27,7 @@ def first_verdict(
     raise AssertionError("nobody was called stuck")
 
 
+@pytest.mark.fault(10)
 def test_a_silent_rank_is_named_within_a_minute_and_not_who_waits_for_it() -> None:
     signs = {0: sign("wait", 0.0, what="agreement"), 1: sign("pack", 0.0)}
     at, verdict = first_verdict(Watchdog(), signs)

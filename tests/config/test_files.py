@@ -89,8 +89,8 @@ REFUSED_YAML = {
     "a:\n  b: !mine 3\n": ("not allowed", "line 2"),
     'a: !!int "3"\n': ("not allowed", "line 1"),
     "a: 1\n---\nb: 2\n": ("not YAML", "line 2"),
-    "- 1\n- 2\n": ("mapping of sections", ""),
-    "just words\n": ("mapping of sections", ""),
+    "- 1\n- 2\n": ("is a mapping", ""),
+    "just words\n": ("is a mapping", ""),
     "? [1, 2]\n: 3\n": ("a key must be", "line 1"),
     "a: *nowhere\n": ("not YAML", "line 1"),
     "a: &x [*x]\n": ("more values", "line 1"),
@@ -106,7 +106,7 @@ REFUSED_JSON = {
     '{"a": 1}\n{"b": 2}': ("after the end", "line"),
     "{'a': 1}": ("not JSON", "line 1"),
     '{"a": 01}': ("not JSON", "line 1"),
-    "[1]": ("mapping of sections", ""),
+    "[1]": ("is a mapping", ""),
     "[" * 60: ("too deeply", "line 1"),
 }
 

@@ -39,6 +39,7 @@ def test_20_sgd_steps_end_in_the_plain_run_s_weights(
     check_sgd(server, tmp_path / "run", strategy, 2, share=strategy != "ddp")
 
 
+@pytest.mark.fault(9)
 def test_out_of_memory_on_one_rank_changes_nothing(server: Server, tmp_path: Path) -> None:
     check_out_of_memory(server, tmp_path / "run", 2, share=True)
 
@@ -66,6 +67,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(
     check_killed(server, tmp_path, strategy, who)
 
 
+@pytest.mark.fault(32)
 def test_a_state_is_read_by_any_number_of_ranks(server: Server, tmp_path: Path) -> None:
     check_other_ranks(server, tmp_path, ("fsdp", 3), ("ddp", 2))
 
@@ -78,6 +80,7 @@ def test_a_request_to_stop_that_reaches_one_rank_stops_all_after_the_same_step(
     assert [ran.seen(rank)["error"] for rank in range(3)] == ["Interrupted"] * 3
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2"])
 def test_a_loss_that_is_no_number_stops_all_and_names_row_and_rank(
     server: Server, tmp_path: Path, strategy: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,6 +48,8 @@ class Job:
     accept_changes: bool
     lower: tuple[int, int] | None = None
     """(from_step, micro_batch_tokens) of a start anew after memory ran out."""
+    remarks: list[str] = field(default_factory=list[str])
+    """What was said of the configuration when it was resolved."""
 
     @classmethod
     def of(
@@ -60,12 +62,13 @@ class Job:
             command=command,
             fresh=fresh,
             accept_changes=accept_changes,
+            remarks=list(resolved.remarks),
         )
 
     @property
     def resolved(self) -> Resolved:
         """The configuration again."""
-        return Resolved(Config.model_validate(self.config), self.origins)
+        return Resolved(Config.model_validate(self.config), self.origins, tuple(self.remarks))
 
     def encode(self, place: Place) -> bytes:
         """One line for a rank."""

@@ -54,6 +54,14 @@ class RayCluster:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         ray = _load("ray")
+        try:
+            return self._run(ray)
+        except ray.exceptions.RayError as error:  # of Ray's own processes
+            raise RankLost(
+                f"Ray failed: {_first_line(error)}", remedy=f"see Ray's own logs; {_AGAIN}"
+            ) from error
+
+    def _run(self, ray: Any) -> dict[str, Any]:
         with self._signals(), _connected(ray, self._ranks), _storage(self._folder) as storage:
             self._check_room(ray)
             mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
@@ -180,7 +188,8 @@ def _connected(ray: Any, ranks: int) -> Generator[None]:
                 _node_ip_address="127.0.0.1",
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        # Of any kind: a node that is slow to start is an Exception and no more.
         raise EnvironmentFault(
             f"no Ray cluster: {_first_line(error)}",
             remedy="set RAY_ADDRESS to a running one, or unset it to start one here",

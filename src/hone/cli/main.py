@@ -49,6 +49,7 @@ class Verb:
 
 VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
+    Verb("wizard", "hone.cli.wizard:wizard", "Answer a few questions, get a training script."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("plan", "hone.cli.plan:plan", "Say what a run will take: memory, steps, time, disk."),
     Verb("preview", "hone.cli.preview:preview", "Show rows token by token: trained and context."),
@@ -61,13 +62,16 @@ VERBS = (
     Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
     Verb("style", "hone.cli.style:style", "Put a style before the system text of rows."),
     Verb("process", "hone.cli.process:process", "Make raw rows ready for training."),
+    Verb("distill", "hone.cli.distill:distill", "Have a teacher answer prompts: rows to train on."),
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
+    Verb("serve", "hone.cli.serve:serve", "Serve runs and models to OpenAI clients."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
     Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
+    Verb("skills", "hone.cli.skills:app", "Teach coding assistants to use Hone.", is_group=True),
     Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),
 )
 

@@ -24,6 +24,8 @@ _ENVIRONMENT = """\
 HONE_SECTION_KEY   any setting, e.g. HONE_TRAIN_BATCH_SIZE=32 (see `hone help settings`)
 HONE_CACHE         folder for prepared data (`hone cache` lists and prunes it)
 HF_TOKEN           token for gated models and datasets; never written anywhere
+HONE_API_KEY       key that clients of `hone serve` must bring; never written anywhere
+OPENAI_API_KEY     key of a teacher (`hone distill`), also read from .env; never written anywhere
 HF_HUB_OFFLINE     1: use only models and datasets that are already here
 NO_COLOR           any value: no colour
 FORCE_COLOR        any value: colour without a terminal

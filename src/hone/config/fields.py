@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types as bounds
+from pydantic import BaseModel
 
 from hone.config.base import Section
 from hone.config.sections import Config
@@ -76,7 +77,7 @@ class Setting:
         for kind in members(self.annotation):
             item = get_args(kind)[0] if get_origin(kind) is list else None
             if isinstance(item, type) and issubclass(item, Section):
-                return {setting.name: setting for setting in _walk(item, "")}
+                return {setting.name: setting for setting in walk(item)}
         return {}
 
     @property
@@ -95,7 +96,7 @@ class Setting:
 @functools.cache
 def settings() -> Mapping[str, Setting]:
     """Every setting by its dotted name, in the order of the sections."""
-    return {setting.name: setting for setting in _walk(Config, "")}
+    return {setting.name: setting for setting in walk(Config)}
 
 
 @functools.cache
@@ -105,11 +106,12 @@ def sections() -> frozenset[str]:
     return frozenset(".".join(parts[: i + 1]) for parts in names for i in range(len(parts)))
 
 
-def _walk(section: type[Section], prefix: str) -> Iterable[Setting]:
+def walk(section: type[BaseModel], prefix: str = "") -> Iterable[Setting]:
+    """Every leaf of a model, sections within it included; names begin with `prefix`."""
     for key, field in section.model_fields.items():
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, Section):
-            yield from _walk(annotation, f"{prefix}{key}.")
+            yield from walk(annotation, f"{prefix}{key}.")
         else:
             limits = (*field.metadata, *_inner_bounds(annotation))
             yield Setting(prefix + key, annotation, field.description or "", limits)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hone.config.values import Node, plain_scalar
-from hone.errors import ConfigError, DiskError
+from hone.errors import ConfigError, DiskError, NoSuchConfig
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 _LARGEST_FILE_BYTES = 1_000_000
@@ -23,8 +23,12 @@ _PLAIN_TAGS = _CORE_TAGS | {f"tag:yaml.org,2002:{name}" for name in ("timestamp"
 _SPACE = " \t\n\r"
 
 
-def read_config(path: Path) -> Node:
-    """The mapping in a configuration file; an empty file is an empty mapping."""
+_EXAMPLE = "begin with a section, e.g. `train:` and below it `  epochs: 3`"
+
+
+def read_config(path: Path, *, example: str = _EXAMPLE) -> Node:
+    """The mapping in a configuration file; an empty file is an empty mapping. `example` tells who wrote none how
+    to begin."""
     if path.is_dir():
         raise ConfigError(
             "a folder is no configuration file", where=str(path), remedy="name a .yaml file in it"
@@ -32,7 +36,7 @@ def read_config(path: Path) -> Node:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(
+        raise NoSuchConfig(
             "no such configuration file", where=str(path), remedy="check the path"
         ) from None
     except OSError as error:
@@ -55,9 +59,9 @@ def read_config(path: Path) -> Node:
         return Node(entries={}, line=1)
     if root.entries is None:
         raise ConfigError(
-            "a configuration is a mapping of sections",
+            "a configuration is a mapping",
             where=str(path),
-            remedy="begin with a section, e.g. `train:` and below it `  epochs: 3`",
+            remedy=example,
         )
     return root
 

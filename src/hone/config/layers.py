@@ -40,6 +40,8 @@ class Resolved:
     config: Config
     origins: Mapping[str, str]
     """Dotted name to `default`, `config.yaml:12`, `environment HONE_...` or `command line`."""
+    remarks: tuple[str, ...] = ()
+    """What a user should hear of how another language's settings were fitted."""
 
 
 @dataclass
@@ -122,6 +124,14 @@ def resolve(
         if value is not None:
             _put_words(gathered, name, value, COMMAND_LINE)
     return _validated(gathered)
+
+
+def resolve_values(values: Mapping[str, object], origins: Mapping[str, str]) -> Resolved:
+    """The configuration that ready values give, each under its dotted name: what another language comes to.
+
+    `origins` say where, for those that a user said. Raises ConfigError with everything that is wrong.
+    """
+    return _validated(_Gathered(dict(values), dict(origins)))
 
 
 def _put_environment(gathered: _Gathered, variable: str, value: str) -> None:
@@ -241,6 +251,8 @@ _TRACKERS_WITH: Final[Mapping[str, frozenset[str]]] = {
     "entity": frozenset({"wandb"}),
     "uri": frozenset({"mlflow"}),
     "folder": frozenset({"tensorboard", "wandb"}),
+    "config": frozenset({"tensorboard", "wandb", "trackio", "mlflow"}),
+    "log_model": frozenset({"wandb"}),
 }
 
 
@@ -253,7 +265,7 @@ def _idle_tracking(config: Config) -> Iterable[tuple[Iterable[str], bool, str]]:
 
 
 def idle_settings(resolved: Resolved) -> list[str]:
-    """One sentence for each setting that was said and has no effect with the others as they are."""
+    """One sentence for each setting that was said and has no effect with the others as they are; remarks first."""
     config, said = resolved.config, {k for k, v in resolved.origins.items() if v != DEFAULT}
     tuning, method = config.tuning, f"tuning.method is {config.tuning.method!r}"
     four_bits = ("tuning.quantization.quant_type", "tuning.quantization.double_quant")
@@ -314,7 +326,7 @@ def idle_settings(resolved: Resolved) -> list[str]:
             "compute.nnodes is 1",
         ),
     ]
-    return [
+    return list(resolved.remarks) + [
         f"{name} has no effect: {reason}"
         for names, applies, reason in idle
         for name in sorted(names)

@@ -210,6 +210,8 @@ class DataSection(Section):
     """Shape of a row. `auto` recognises it by its keys and says so. `turns` is system/user/assistant columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Our column name to yours, e.g. `{user: question, assistant: answer}`."""
+    input_heading: str | None = None
+    """What stands above the `input` of an `alpaca` row, a blank line after its instruction, e.g. `### Input:`. Unset: the input follows on the next line."""
     tags: dict[str, str] = Field(default_factory=dict)
     """Names in `sharegpt` turns: the keys of `role` (`from`) and `content` (`value`), and who is `user` (`human`), `assistant` (`gpt`), `system`, `tool` (`observation`) and `function` (`function_call`). LLaMA-Factory's names (`user_tag`) are understood."""
     template: str | None = None
@@ -352,6 +354,10 @@ class TrackSection(Section):
     """Server or database, e.g. `http://localhost:5000` or `sqlite:///mlflow.db` (mlflow). Unset: `MLFLOW_TRACKING_URI`, else `mlflow.db` beside the run's folder."""
     folder: str | None = None
     """Where local files go (tensorboard, wandb). Unset: `tracking` in the run's folder."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """More settings to show beside the run's own, as you call them (tensorboard, wandb, trackio, mlflow)."""
+    log_model: bool = False
+    """Whether the model or adapter of a finished run is sent too (wandb)."""
 
     @model_validator(mode="after")
     def _no_secret(self) -> Self:

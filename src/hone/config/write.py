@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import cast
 
+from pydantic import BaseModel
+
 from hone.config.base import Section
 from hone.config.values import plain_scalar
 
@@ -19,7 +21,7 @@ _WIDEST = 40  # characters before a comment
 _TRUTH_IN_YAML_1_1 = {"y", "n", "yes", "no", "on", "off"}
 
 
-def to_yaml(config: Section, *, origins: Mapping[str, str] | None = None) -> str:
+def to_yaml(config: BaseModel, *, origins: Mapping[str, str] | None = None) -> str:
     """The whole configuration, every key, as YAML; with `origins`, where each value came from as a comment."""
     lines = list(_lines(config, "", origins or {}))
     width = min(max(len(text) for text, _ in lines), _WIDEST)
@@ -27,7 +29,9 @@ def to_yaml(config: Section, *, origins: Mapping[str, str] | None = None) -> str
     return "\n".join(rows) + "\n"
 
 
-def _lines(section: Section, prefix: str, origins: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _lines(
+    section: BaseModel, prefix: str, origins: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     """Each line with its note, depth first."""
     indent = "  " * prefix.count(".")
     plain = section.model_dump()

@@ -33,7 +33,8 @@ _PLAIN_KEYS_KEPT: Final = 64
 class RowFormat:
     """How rows of one file become Content: settled by the first row, then demanded of every row.
 
-    `columns` maps our names to the row's, `tags` names keys and roles of ShareGPT turns. Raises
+    `columns` maps our names to the row's, `tags` names keys and roles of ShareGPT turns, `input_heading` stands
+    above the input of an Alpaca row. Raises
     ConfigError when either cannot be meant, DataError for a row of another shape.
     """
 
@@ -42,9 +43,12 @@ class RowFormat:
         name: str = "auto",
         columns: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        *,
+        input_heading: str | None = None,
     ) -> None:
         self._columns = dict(columns or {})
         self._tags = Tags.of(tags or {})
+        self._input_heading = input_heading
         self._shape: Shape | None = None if name == "auto" else SHAPES[name]
         # Key lists of `messages` rows that the careful road has seen, with what it remarked on them.
         self._plain: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -99,7 +103,7 @@ class RowFormat:
             self._plain[tuple(value)] = tuple(remarks.codes)
             if len(self._plain) > _PLAIN_KEYS_KEPT:
                 self._plain.clear()
-        return shape.read(Given(value, row.origin, remarks, self._tags))
+        return shape.read(Given(value, row.origin, remarks, self._tags, self._input_heading))
 
     def _settle(self, value: Mapping[str, Any], where: str) -> Shape:
         """The shape of the file, from this row if it is the first."""

@@ -25,7 +25,7 @@ from hone.data.road import sentences
 from hone.data.template import ChatTemplate
 from hone.data.tokenizer import TextTokenizer
 from hone.data.workshop import FAST_ENCODER_BYTES, Order, Workshop
-from hone.errors import DataError
+from hone.errors import DataError, NothingLeft
 from hone.pack import Int64
 
 Say = Callable[[str, dict[str, Any]], None]
@@ -283,6 +283,8 @@ class _Source:
         settings = section.model_dump(
             include={"format", "columns", "tags", "train_on", "too_long", "bad_rows"}
         )
+        if section.input_heading is not None:
+            settings["input_heading"] = section.input_heading
         parts = [
             _ROAD_VERSION,
             content,
@@ -317,10 +319,10 @@ def _make_ready(file: PreparedFile, *, wait: bool, section: DataSection, limit: 
     file.keep()
 
 
-def _nothing(ledger: Ledger) -> DataError:
+def _nothing(ledger: Ledger) -> NothingLeft:
     dropped = ledger.dropped.values()
     rows = [name for tally in dropped for name in ledger.names(tally)]
-    return DataError(
+    return NothingLeft(
         f"there is nothing to train on: {ledger.sentence()}",
         where=", ".join(rows[:5]),
         remedy="at least one row needs an assistant turn with a weight above 0 "

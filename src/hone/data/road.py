@@ -176,7 +176,12 @@ def _trained_tokens(examples: Iterable[Example]) -> int:
 
 def row_format(section: DataSection, shape: str | None = None) -> RowFormat:
     """How the rows that `section` names are read. `shape` is theirs, where it is known."""
-    return RowFormat(shape or section.format, section.columns, section.tags)
+    return RowFormat(
+        shape or section.format,
+        section.columns,
+        section.tags,
+        input_heading=section.input_heading,
+    )
 
 
 def _batch(source: Iterator[Row]) -> list[Row]:

@@ -81,12 +81,12 @@ def write_row(said: object, shape: str, *, lossy: bool, where: str) -> tuple[Jso
 def _as_messages(said: Conversation, losses: Losses) -> Json:
     del losses
     return {
-        "messages": [_message(one) for one in said.messages],
+        "messages": [as_openai(one) for one in said.messages],
         **({"tools": list(said.tools)} if said.tools else {}),
     }
 
 
-def _message(one: Message) -> Json:
+def as_openai(one: Message) -> Json:
     """OpenAI's message object; arguments are JSON text, as its API has them."""
     told: Json = {"role": one.role, "content": one.content}
     if one.reasoning is not None:
@@ -128,7 +128,7 @@ def _as_prompt_completion(said: Conversation, losses: Losses) -> Json:
             system, user, assistant = (one.content for one in messages)
             return {"system": system, "prompt": user, "completion": assistant} | tools
     prompt = [_prompt_message(one) for one in messages[:start]]
-    return {"prompt": prompt, "completion": [_message(one) for one in messages[start:]]} | tools
+    return {"prompt": prompt, "completion": [as_openai(one) for one in messages[start:]]} | tools
 
 
 def _may_be_trained(one: Message) -> bool:
@@ -137,7 +137,7 @@ def _may_be_trained(one: Message) -> bool:
 
 def _prompt_message(one: Message) -> Json:
     """An answer in a prompt has the weight 0 without saying so."""
-    return _message(replace(one, weight=None) if one.role == "assistant" else one)
+    return as_openai(replace(one, weight=None) if one.role == "assistant" else one)
 
 
 def _is_plain(messages: list[Message]) -> bool:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hone.engine.cost import Speeds
 from hone.engine.moments import OptimizerName
-from hone.engine.schedule import DecayShape, Schedule, ScheduleName, share_of_steps
+from hone.engine.schedule import DecayShape, Rates, Schedule, ScheduleName, share_of_steps
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class Plan:
     speeds: Speeds = field(default_factory=lambda: Speeds({1: 1.0}))
     """By which the Packs of a step are dealt to ranks; stored with the run, so that a resumed one deals alike."""
 
+    rates: Rates | None = None
+    """A rate for each step instead of a schedule."""
+
     def __post_init__(self) -> None:
         if self.steps < 1 or self.save_steps < 1 or self.steps_per_epoch < 1:
             raise ValueError("steps, save_steps and steps_per_epoch: at least 1")
@@ -66,8 +69,10 @@ class Plan:
             raise ValueError("eval_steps: at least 1, or None")
 
     @cached_property
-    def course(self) -> Schedule:
+    def course(self) -> Schedule | Rates:
         """The learning rate of each step."""
+        if self.rates is not None:
+            return self.rates
         warmup = self.warmup_steps
         return Schedule(
             peak=self.learning_rate,

@@ -230,6 +230,12 @@ def _store(meeting: str, rank: int, world: int) -> Any:
             host, port, world, is_master=rank == 0, timeout=timedelta(seconds=JOIN_SECONDS)
         )
     except (RuntimeError, ValueError) as error:
+        if "EADDRINUSE" in str(error):
+            raise EnvironmentFault(
+                f"port {port} of this machine is taken by another program",
+                where=f"{host}:{port}",
+                remedy="choose another port in compute.rdzv_endpoint, the same on every machine",
+            ) from error
         raise EnvironmentFault(
             f"ranks could not meet at {host}:{port} within {JOIN_SECONDS} s: {str(error).splitlines()[0]}",
             remedy="start every machine with the same compute.rdzv_endpoint, an address of the first one "

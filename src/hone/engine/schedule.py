@@ -49,6 +49,22 @@ class Schedule:
         return self.peak * (self.floor + (1.0 - self.floor) * left)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """A rate for each step, as given: those of the 0-based steps from `first` on."""
+
+    first: int
+    rates: tuple[float, ...]
+
+    def rate(self, step: int) -> float:
+        """The rate of a step; ValueError for one that has none."""
+        if not self.first <= step < self.first + len(self.rates):
+            raise ValueError(
+                f"step {step} is not one of the {len(self.rates)} from {self.first} on"
+            )
+        return self.rates[step - self.first]
+
+
 def _left(shape: str, done: float) -> float:
     """What is left of a decay, 1 to 0, where the share `done` of it is over."""
     if shape == "linear":

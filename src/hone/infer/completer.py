@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from hone.errors import ConfigError
@@ -37,6 +37,24 @@ class Sampling:
 
 
 GREEDY: Final = Sampling()
+
+
+@dataclass(frozen=True)
+class Wanted(Sampling):
+    """What a server's caller may ask for beside: a writer of many replies at once honours all of it."""
+
+    stop: tuple[str, ...] = ()
+    """Texts that end the reply and are not part of it."""
+    top_logprobs: int | None = None
+    """How many of the likeliest tokens are told beside each written one; None tells no probabilities."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token that the reply holds already."""
+    frequency_penalty: float = 0.0
+    """The same for each time that the reply holds it."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Added to the logits of tokens, by id."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema that the reply must fit."""
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,21 @@ def _adapter_of(model: ModelSection) -> Path | None:
     return None if model.adapter is None else find_model(ModelSection(name=model.adapter))
 
 
-def _completer(
-    model: PreTrainedModel | PeftModel, place: Place, tokenizer: TextTokenizer
-) -> LocalCompleter:
+@dataclass(frozen=True)
+class Reading:
+    """How a model is asked, and what its replies may be: everything beside the weights."""
+
+    renderer: Renderer
+    stop_ids: tuple[int, ...]
+    limit: int | None
+    """Most tokens of prompt and reply together."""
+    batches: bool
+    """Whether its rows may stand in one batch."""
+
+
+def reading_of(place: Place, tokenizer: TextTokenizer | None = None) -> Reading:
+    """Tokenizer, template and limits of what lies at `place`."""
+    tokenizer = tokenizer or _tokenizer(place)
     config = place.config
     # An artifact carries the template that was trained with; a checkpoint's is still only named.
     choice = config.data.template if config is not None and place.kind == "checkpoint" else None
@@ -112,13 +124,25 @@ def _completer(
     shape = read_config(place.base)
     limit = facts.longest_row(shape)
     alone = facts.why_rows_run_alone(shape, longest=limit or 0)
+    return Reading(renderer, stop_ids(renderer, place.base), limit, alone is None)
+
+
+def _completer(
+    model: PreTrainedModel | PeftModel, place: Place, tokenizer: TextTokenizer
+) -> LocalCompleter:
+    read = reading_of(place, tokenizer)
     return LocalCompleter(
         _placed(model),
-        renderer,
-        stop_ids=stop_ids(renderer, place.base),
-        limit=limit,
-        batches=alone is None,
+        read.renderer,
+        stop_ids=read.stop_ids,
+        limit=read.limit,
+        batches=read.batches,
     )
+
+
+def load_base(folder: Path) -> PreTrainedModel:
+    """The weights of a model folder as they are served: in their own type where this machine computes in it."""
+    return _placed(load_model(folder, dtype=_dtype(folder)).model)
 
 
 def _base_of(completer: LocalCompleter, place: Place) -> LocalCompleter:
@@ -131,7 +155,7 @@ def _base_of(completer: LocalCompleter, place: Place) -> LocalCompleter:
             remedy="name a run, or an adapter folder",
         )
     folder = find_model(place.config.model)
-    model = _placed(load_model(folder, dtype=_dtype(folder)).model)
+    model = load_base(folder)
     # The same prompts for both: what differs is what training made of the weights.
     return LocalCompleter(
         model,

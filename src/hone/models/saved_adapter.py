@@ -23,6 +23,7 @@ _OTHER_FORMS = (
     "use_qalora",
     "velora_config",
 )
+_LOAD_ERRORS = (ValueError, RuntimeError, KeyError, TypeError, OSError, IndexError)
 _TAKEN_FROM_BASE = ("pissa", "olora", "corda", "lora_ga", "mica", "loftq")
 
 
@@ -122,6 +123,60 @@ def put_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return _load(model, folder, None)
 
 
+def add_adapter(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+    """The adapter in `folder` under `name` beside others on one model, to be used and not trained.
+
+    Raises ModelError where they do not fit; the model is then as it was.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    read_adapter(folder)
+    adapted = model if isinstance(model, PeftModel) else None
+    try:
+        if adapted is None:
+            config = cast(
+                LoraConfig, LoraConfig.from_pretrained(str(folder), local_files_only=True)
+            )
+            plain = cast("PreTrainedModel", model)
+            adapted = cast(PeftModel, get_peft_model(plain, config, adapter_name=name))
+        result = cast(Any, adapted).load_adapter(str(folder), name, local_files_only=True)
+    except _LOAD_ERRORS as error:
+        _take_off(model, adapted, name)
+        raise _misfit(str(error).strip().splitlines()[0], folder) from error
+    adapted.eval()
+    lacking = cast("list[str]", result.missing_keys)
+    if any(f".{name}." in key for key in lacking):
+        _take_off(model, adapted, name)
+        raise _misfit("some of its weights are missing", folder)
+    if strangers := _unused(adapted, folder / WEIGHTS, name):
+        _take_off(model, adapted, name)
+        raise _misfit(f"the base has no place for {len(strangers)} of its weights", folder)
+    return adapted
+
+
+def _take_off(model: PreTrainedModel | PeftModel, adapted: PeftModel | None, name: str) -> None:
+    """Remove an adapter that does not fit, and PEFT's layers too where it was the first."""
+    if adapted is None or name not in adapted.peft_config:
+        return
+    if adapted is model:
+        adapted.delete_adapter(name)
+    else:
+        cast(Any, adapted).unload()
+
+
+def stands_beside_others(folder: Path) -> bool:
+    """Whether rows of this adapter may stand in one batch with rows of others: plain low-rank products alone do.
+
+    No torch. Raises ModelError.
+    """
+    config = read_adapter(folder)
+    odd = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters")
+    other = any(config.get(key) for key in (*odd, *_OTHER_FORMS))
+    changed = str(config.get("init_lora_weights", True)).startswith(_TAKEN_FROM_BASE)
+    plain = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
+    return plain and not other and not changed
+
+
 def continue_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """`model` with the adapter in `folder`, to be trained further, in layers of ours.
 
@@ -155,7 +210,7 @@ def _load(model: PreTrainedModel, folder: Path, config: LoraConfig | None) -> Pe
                 config=config,
                 local_files_only=True,
             )
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError, IndexError) as error:
+    except _LOAD_ERRORS as error:
         raise _misfit(str(error).strip().splitlines()[0], folder) from error
     if any("missing adapter keys" in str(warning.message) for warning in heard):
         raise _misfit("some of its weights are missing", folder)
@@ -164,13 +219,14 @@ def _load(model: PreTrainedModel, folder: Path, config: LoraConfig | None) -> Pe
     return adapted
 
 
-def _unused(adapted: PeftModel, path: Path) -> list[str]:
+def _unused(adapted: PeftModel, path: Path, adapter: str = "default") -> list[str]:
     """Low-rank weights in the file that went nowhere."""
     import peft
     from safetensors import safe_open
 
     placed = cast(
-        "dict[str, Any]", peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        "dict[str, Any]",
+        peft.get_peft_model_state_dict(adapted, adapter_name=adapter, save_embedding_layers=False),
     )
     with cast(Any, safe_open)(path, framework="pt") as file:
         names = cast("list[str]", file.keys())

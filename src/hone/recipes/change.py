@@ -8,7 +8,7 @@ from typing import Any
 
 from hone.data.changes import ChangeReport, Fate
 from hone.data.importers.formats import TABLES
-from hone.data.importers.row_file import find_rows
+from hone.data.importers.row_file import RowFile, find_rows
 from hone.data.outbox import Outbox
 from hone.data.parts import PARTS
 from hone.data.raw_rows import RawRow, RawRows
@@ -54,8 +54,13 @@ def raw_rows(path: Path) -> RawRows:
     """
     if path.suffix not in TABLES:
         return RawRows(path)
-    file = find_rows(str(path), cache_dir=cache_folder() / "imports", say=_silent)
+    file = imported(path)
     return RawRows(file.path, name=file.name)
+
+
+def imported(table: Path) -> RowFile:
+    """The rows of a table as JSONL, a line each. Raises what `raw_rows` does."""
+    return find_rows(str(table), cache_dir=cache_folder() / "imports", say=_silent)
 
 
 def _silent(event: str, told: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 from hone.config.sections import Config
-from hone.errors import ConfigError
+from hone.errors import ChangedSettings
 from hone.runs.events import Say
 
 _PACKAGES = ("hone", "torch", "transformers", "peft", "tokenizers")
@@ -86,7 +86,7 @@ def refuse_changes(lines: Sequence[str], *, folder: str, command: Sequence[str])
     if not lines:
         return
     again = shlex.join(command) if command else "the same command"
-    raise ConfigError(
+    raise ChangedSettings(
         "this run was begun with other settings:\n  " + "\n  ".join(lines),
         where=folder,
         remedy=f"to go on with the new settings: {again} --accept-changes; to start over: {again} "

@@ -9,20 +9,15 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
-from hone.config.sections import Config, DataSection
-from hone.data.conversation import Conversation, Message
-from hone.data.formats import RowFormat
-from hone.data.messages import read_messages
-from hone.data.reader import Row, RowReader
-from hone.data.remarks import Remarks
+from hone.config.sections import Config
 from hone.data.render import Renderer
 from hone.data.template import TemplateError
 from hone.data.tokenizer import TextTokenizer
-from hone.data.tools import read_tools
-from hone.errors import ConfigError, DataError
+from hone.errors import ConfigError
 from hone.infer.text_stream import text_of
+from hone.recipes.asked import Asked, AskedFile, asked_text
 from hone.recipes.source import Source
 
 HELD_OUT: Final = "held-out"
@@ -45,14 +40,6 @@ class Prompt:
     wanted: str | None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    name: str
-    messages: list[dict[str, Any]]
-    tools: tuple[Any, ...] = ()
-    wanted: str | None = None
-
-
 def read_prompts(
     config: Config, source: Source, renderer: Renderer, *, limit: int | None
 ) -> list[Prompt]:
@@ -64,9 +51,10 @@ def read_prompts(
     if said == HELD_OUT:
         return list(_held_out(source))
     if isinstance(said, str):
-        asked = list(_from_file(Path(said).expanduser(), config.data))
+        path, data = Path(said).expanduser(), config.data
+        asked = list(AskedFile(path, "train.sample_prompts", data.columns, data.tags))
     else:
-        asked = [_text("", text) for text in said]
+        asked = [asked_text("", text) for text in said]
     if not 0 < len(asked) <= _MOST_PROMPTS:
         raise ConfigError(
             f"train.sample_prompts names {len(asked)} prompts",
@@ -75,11 +63,11 @@ def read_prompts(
     return [_rendered(one, renderer, limit) for one in asked]
 
 
-def _rendered(asked: _Asked, renderer: Renderer, limit: int | None) -> Prompt:
-    text = str(asked.messages[-1].get("content") or "")
+def _rendered(asked: Asked, renderer: Renderer, limit: int | None) -> Prompt:
+    text = asked.messages[-1].content
     where = asked.name or text[:80]
     try:
-        ids = renderer.prompt(asked.messages, asked.tools)
+        ids = renderer.prompt([one.as_template() for one in asked.messages], asked.tools)
     except TemplateError as error:
         what = f"train.sample_prompts: the chat template refuses a prompt: {error.what}"
         raise ConfigError(what, where=where) from error
@@ -91,53 +79,6 @@ def _rendered(asked: _Asked, renderer: Renderer, limit: int | None) -> Prompt:
             remedy="leave it out, or say it in fewer words",
         )
     return Prompt(asked.name, text, tuple(ids), asked.wanted)
-
-
-def _text(name: str, text: str) -> _Asked:
-    return _Asked(name, [{"role": "user", "content": text}])
-
-
-def _from_file(path: Path, section: DataSection) -> Iterator[_Asked]:
-    """One prompt a line of a .txt file, or one a row; of a row's answers the last is what is wanted."""
-    if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            what = f"train.sample_prompts cannot be read: {error}"
-            raise DataError(what, where=str(path)) from error
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _text(f"{path.name}:{number}", line.rstrip("\r"))
-        return
-    rows = RowFormat("auto", section.columns, section.tags)
-    for row in RowReader(path):
-        name = f"{path.name}:{row.origin.line}"
-        messages, tools = _messages(row, rows)
-        wanted = None
-        if messages and messages[-1].role == "assistant":
-            wanted = messages.pop().content
-        if not messages:
-            raise DataError("train.sample_prompts: nothing is asked", where=str(row.origin))
-        yield _Asked(name, [one.as_template() for one in messages], tools, wanted)
-
-
-def _messages(row: Row, rows: RowFormat) -> tuple[list[Message], tuple[Any, ...]]:
-    """A row's turns and tools. Unlike a row to train on, one of `messages` may end with a question."""
-    where, value = str(row.origin), row.value
-    if "messages" in value:
-        remarks = Remarks()
-        messages = read_messages(value["messages"], f"{where} /messages", remarks)
-        return messages, tuple(read_tools(value.get("tools"), where, remarks))
-    if isinstance(value.get("prompt"), str) and "completion" not in value:
-        return [Message("user", cast(str, value["prompt"]))], ()
-    content = rows.read(row)
-    if not isinstance(content, Conversation):
-        raise DataError(
-            "train.sample_prompts: a row without turns asks nothing",
-            where=where,
-            remedy="give rows of messages, or a .txt file with a prompt on each line",
-        )
-    return list(content.messages), content.tools
 
 
 def _held_out(source: Source) -> Iterator[Prompt]:

@@ -124,6 +124,12 @@ class RunFolder:
         """Where trackers keep local files; made by the first of them."""
         return self.path / TRACKING
 
+    def artifact_files(self) -> list[Path]:
+        """The files of the model or adapter in the folder's root, by name."""
+        found = (path for path in self.path.iterdir() if path.is_file())
+        kept = [path for path in found if _ARTIFACT.fullmatch(path.name)]
+        return sorted(path for path in kept if not path.name.startswith("nonfinite-"))
+
     def lock(self) -> RunLock:
         """The lock to hold while writing anything here."""
         return RunLock(self.path / LOCK)

@@ -67,14 +67,19 @@ def turns_row(given: Given) -> Content:
 
 
 def alpaca_row(given: Given) -> Content:
-    """An instruction with an optional input after it on a new line, the output, and earlier turns.
+    """An instruction with an optional input after it on a new line or under its heading, the output, and earlier
+    turns.
 
     The replies of the history are learned too, as LLaMA-Factory does.
     """
-    asked = [given.text("instruction"), given.text_if_any("input")]
+    said, beside = given.text("instruction"), given.text_if_any("input")
+    between = "\n"
+    if given.input_heading is not None:
+        beside = beside if beside.strip() else ""
+        between = f"\n\n{given.input_heading}\n" if said and beside else ""
     messages = [
         *_history(given),
-        _asked(given, "\n".join(text for text in asked if text)),
+        _asked(given, between.join(text for text in (said, beside) if text)),
         _answered(given, given.text("output")),
     ]
     return given.conversation(given.with_system(messages))

@@ -23,6 +23,7 @@ class Given:
     origin: Origin
     remarks: Remarks
     tags: Tags
+    input_heading: str | None = None
 
     @property
     def where(self) -> str:

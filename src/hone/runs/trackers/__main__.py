@@ -71,7 +71,8 @@ def _tracked(run: RunFolder, known_id: str | None) -> TrackedRun:
         uri=track.get("uri"),
         folder=run.tracking_folder if folder is None else Path(folder).expanduser() / name,
         beside=run.path.absolute().parent,
-        config=flat_config(config),
+        config={**flat_config(config), **(track.get("config") or {})},
+        artifact=run.path.absolute() if track.get("log_model") else None,
         id=known_id,
     )
 

@@ -30,6 +30,8 @@ class TrackedRun:
     """Dotted names of settings to their values."""
     id: str | None
     """What `Tracker.id` was when this run was tracked before; None the first time."""
+    artifact: Path | None = None
+    """The run's folder, where its model or adapter is to be sent when it has finished; else None."""
 
 
 @dataclass(frozen=True)

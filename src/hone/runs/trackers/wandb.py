@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from hone.runs.folder import RunFolder
 from hone.runs.trackers.tracker import Ending, Point, Sample, TrackedRun
 
 _HOST = "https://api.wandb.ai"
@@ -51,6 +53,8 @@ class WandbTracker:
         send = f"wandb sync {Path(str(self._run.dir)).parent.parent / 'offline-run-*'}"
         is_offline = bool(getattr(self._run, "offline", offline))
         self.place = send if is_offline else str(self._run.url)
+        self._artifact = run.artifact
+        self._name = run.name
         self.notices: tuple[str, ...] = ()
         if offline:
             message = "no WANDB_API_KEY is set, so the run is kept offline; send it later with"
@@ -70,7 +74,13 @@ class WandbTracker:
         self._run.log({"samples": table}, step=step)
 
     def close(self, ending: Ending) -> None:
-        """Send what is waiting."""
+        """Send what is waiting, and the artifact of a finished run where it is wanted."""
+        if ending == "finished" and self._artifact is not None:
+            name = re.sub(r"[^A-Za-z0-9_.-]", "-", self._name)
+            artifact: Any = self._library.Artifact(f"{name}-model", type="model")
+            for path in RunFolder(self._artifact).artifact_files():
+                artifact.add_file(str(path), name=path.name)
+            self._run.log_artifact(artifact)
         self._run.finish(exit_code=1 if ending == "failed" else 0)
 
 

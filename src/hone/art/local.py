@@ -1,0 +1,11 @@
+"""LocalBackend as ART's scripts know it: models lie in `.art` where no path is given."""
+
+from __future__ import annotations
+
+from hone.backends import local
+
+
+class LocalBackend(local.LocalBackend):
+    """Hone's LocalBackend over the folder `.art`."""
+
+    folder_name = ".art"

@@ -1,0 +1,1 @@
+"""Where ART's scripts look for the backend of a service."""

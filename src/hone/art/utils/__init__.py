@@ -1,0 +1,1 @@
+"""Where ART's scripts look for what feeds `train_sft`."""

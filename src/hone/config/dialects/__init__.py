@@ -1,0 +1,1 @@
+"""Other systems' configuration languages, each a table of its keys and what they are in ours."""

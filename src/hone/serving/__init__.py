@@ -1,0 +1,1 @@
+"""Chat completions over HTTP as the OpenAI API has them, over any `Writer`. It knows no training."""

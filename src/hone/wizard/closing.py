@@ -1,0 +1,81 @@
+"""The end of every script: what was trained, and how to ask it with `openai` and `curl`. It knows no question.
+
+The function that it writes takes everything from the model itself, so no answer of a user's stands in it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_HEAD: Final = '''\
+async def show_usage(model: {model}) -> None:
+    """Say what was trained, and how to ask it."""
+    step = await model.get_step()
+    name = model.get_inference_name()
+    client = model.openai_client()
+
+    print("\\n" + "=" * 60)
+    print("SFT TRAINING COMPLETE")
+    print("=" * 60)
+    print(f"  Model:          {{name}}")
+    print(f"  Base model:     {{model.base_model}}")
+    print(f"  Training step:  {{step}}")
+    print(f"  Inference URL:  {{client.base_url}}")
+'''
+_TRACKED: Final = """\
+    run = f"{model.project}/runs/{model.name}"
+    print(f"  W&B run:        https://wandb.ai/<YOUR_TEAM>/{run}")
+"""
+_PYTHON: Final = """\
+    print("=" * 60)
+
+    print("\\n--- Python usage (openai SDK) ---\\n")
+    print("{imports}from openai import OpenAI\\n")
+    print("client = OpenAI(")
+    print(f'    base_url="{{client.base_url}}",')
+    print({key})
+    print(")\\n")
+    print("response = client.chat.completions.create(")
+    print(f"    model={{json.dumps(name, ensure_ascii=False)}},")
+    print("    messages=[")
+    print('        {{"role": "user", "content": "Your prompt here"}},')
+    print("    ],")
+    print(")")
+    print("print(response.choices[0].message.content)")
+"""
+_CURL: Final = """\
+
+    body = {
+        "model": name,
+        "messages": [{"role": "user", "content": "Your prompt here"}],
+    }
+    print("\\n--- curl usage ---\\n")
+    print(f"curl {client.base_url}chat/completions \\\\")
+    print('  -H "Content-Type: application/json" \\\\')
+"""
+_CURL_KEY: Final = """\
+    print('  -H "Authorization: Bearer $WANDB_API_KEY" \\\\')
+"""
+_BODY: Final = """\
+    print(f"  -d {shlex.quote(json.dumps(body, indent=2, ensure_ascii=False))}")
+"""
+_NO_KEY: Final = "'    api_key=\"not-needed\",'"
+_SERVERLESS_KEY: Final = "'    api_key=os.environ[\"WANDB_API_KEY\"],'"
+
+
+def closing(model: str, *, is_serverless: bool, is_tracked: bool) -> str:
+    """The function `show_usage`; `model` is what the script calls the class of its model.
+
+    On managed GPUs the snippets read the key from the environment: no key is ever printed. `is_tracked`: the run is
+    followed by Weights & Biases.
+    """
+    parts = [_HEAD.format(model=model)]
+    if is_tracked:
+        parts.append(_TRACKED)
+    imports = "import os\\n\\n" if is_serverless else ""
+    parts.append(_PYTHON.format(imports=imports, key=_SERVERLESS_KEY if is_serverless else _NO_KEY))
+    parts.append(_CURL)
+    if is_serverless:
+        parts.append(_CURL_KEY)
+    parts.append(_BODY)
+    return "".join(parts)

@@ -1,0 +1,1 @@
+"""Proofs of the Python trainer as its users run it."""

@@ -1,0 +1,1 @@
+"""Proofs of the Python trainer at small size."""
