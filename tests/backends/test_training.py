@@ -68,6 +68,9 @@ def test_two_ranks_are_one_run(place: Path, straight: Launched) -> None:
     step = straight.events("step")[-1]
     assert len(step["busy_seconds"]) == 2
     assert all(seconds > 0 for seconds in step["busy_seconds"]), "both had Packs"
+    (planned,) = straight.events("plan")
+    assert (planned["ranks"], planned["strategy"]) == (2, "ddp")
+    assert planned["steps"] == len(straight.events("step"))
     identity = json.loads((straight.folder / "run.json").read_bytes())
     assert identity["held"] == [2, "ddp"]
     logs = sorted(path.name for path in (straight.folder / "logs").iterdir())

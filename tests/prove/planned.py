@@ -26,6 +26,8 @@ class Setting:
     sizes: dict[str, Any]
     rows: tuple[int, int, int, float]
     words: tuple[str, ...]
+    beginning: int = 0
+    """Tokens that all rows begin with."""
     seed: int = field(default=0)
 
 
@@ -78,17 +80,21 @@ def gpt2(hidden: int, layers: int, *, vocabulary: int = 8192) -> dict[str, Any]:
     }
 
 
-def write_rows(path: Path, rows: tuple[int, int, int, float], *, seed: int = 0) -> Path:
-    """Rows of token ids whose last part is trained."""
+def write_rows(
+    path: Path, rows: tuple[int, int, int, float], *, beginning: int = 0, seed: int = 0
+) -> Path:
+    """Rows of token ids whose last part is trained, and whose `beginning` is one and the same."""
     count, shortest, longest, share = rows
     draw = random.Random(seed)
+    same = [draw.randrange(5, 250) for _ in range(beginning)]
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
             length = draw.randint(shortest, longest)
             trained = max(1, int(length * share))
+            own = [draw.randrange(5, 250) for _ in range(length)]
             row = {
-                "input_ids": [draw.randrange(5, 250) for _ in range(length)],
-                "weight": [0.0] * (length - trained) + [1.0] * trained,
+                "input_ids": same + own,
+                "weight": [0.0] * (beginning + length - trained) + [1.0] * trained,
             }
             file.write(json.dumps(row) + "\n")
     return path
@@ -96,18 +102,33 @@ def write_rows(path: Path, rows: tuple[int, int, int, float], *, seed: int = 0) 
 
 def plan_and_run(folder: Path, setting: Setting) -> Outcome:
     """Plan the setting, run it, and plan it again, each in a process of its own."""
-    model, rows = folder / "model", folder / "rows.jsonl"
-    if not model.exists():
-        model_folder(model, config=setting.config, seed=setting.seed, **setting.sizes)
-    write_rows(rows, setting.rows, seed=setting.seed)
-    words = [str(rows), "--model", str(model), "--output", str(folder / "run"), *setting.words]
+    words = prepare(folder, setting)
     environment = {**os.environ, "HONE_CACHE": str(folder / "cache")}
     planned = _hone(environment, "plan", *words, "--json").stdout
     done = _hone(environment, "train", *words, "--json")
     afterwards = _hone(environment, "plan", *words, "--json").stdout
     peak = int(done.stderr.splitlines()[-1].rpartition(" ")[2])
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    return Outcome(json.loads(planned), json.loads(afterwards), events, peak)
+    return Outcome(json.loads(planned), json.loads(afterwards), _events(done.stdout), peak)
+
+
+def run(folder: Path, setting: Setting, *more: str, name: str) -> list[dict[str, Any]]:
+    """The events of a run of that name, which knows nothing of the runs before it."""
+    words = [*prepare(folder, setting, output=name), *more]
+    environment = {**os.environ, "HONE_CACHE": str(folder / f"{name}-cache")}
+    return _events(_hone(environment, "train", *words, "--json").stdout)
+
+
+def prepare(folder: Path, setting: Setting, *, output: str = "run") -> list[str]:
+    """Make model and rows; the words that train one on the other."""
+    model, rows = folder / "model", folder / "rows.jsonl"
+    if not model.exists():
+        model_folder(model, config=setting.config, seed=setting.seed, **setting.sizes)
+    write_rows(rows, setting.rows, beginning=setting.beginning, seed=setting.seed)
+    return [str(rows), "--model", str(model), "--output", str(folder / output), *setting.words]
+
+
+def _events(said: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines()]
 
 
 def _hone(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from hone.cli.main import run as command
 from hone.config.layers import resolve
 from hone.engine.moments import moment_bytes
 from hone.engine.optimizer import places_of, trained_parameters
-from hone.errors import ConfigError
+from hone.errors import ConfigError, EnvironmentFault
 from hone.models.shape import read_shape
 from hone.models.source import read_config
 from hone.models.tuning import Start, tune
@@ -213,7 +213,8 @@ def test_planning_loads_no_torch(tmp_path: Path) -> None:
 
 def test_an_8b_model_by_hand(tmp_path: Path, llama_8b: Path) -> None:
     found = plan(
-        words(tmp_path, "tuning.method=full", model=llama_8b), gpu="h200:8", sharding="fsdp"
+        words(tmp_path, "tuning.method=full", "compute.strategy=fsdp", model=llama_8b),
+        gpu="h200:8",
     )
     parts = {part.name: part.num_bytes for part in found.memory.parts}
     numbers = 8_030_261_248
@@ -236,7 +237,8 @@ def test_an_8b_model_by_hand(tmp_path: Path, llama_8b: Path) -> None:
         ("t4", ["tuning.method=lora"]),
         ("l4", ["tuning.method=lora", "compute.micro_batch_tokens=16384"]),
         ("a100-40", ["tuning.method=full"]),
-        ("h100:8", ["tuning.method=full"]),
+        ("h100:8", ["tuning.method=full", "compute.strategy=ddp"]),
+        ("a100-40", ["tuning.method=full", "compute.nproc=4", "compute.deepspeed=zero1"]),
         ("h100", ["compute.gradient_checkpointing=false", "compute.micro_batch_tokens=32768"]),
     ],
 )
@@ -251,11 +253,12 @@ def test_what_is_proposed_fits_when_it_is_pasted(
     changes = advise(before)
     assert any(change.fits for change in changes)
     for change in changes:
-        more, _, sharding = change.words.partition("--sharding ")
-        after = plan([*typed, *more.split()], gpu=target, sharding=sharding or None)
+        after = plan([*typed, *change.words.split()], gpu=target)
         assert after.memory.fits == change.fits, change.words
         assert after.memory.peak_bytes < before.memory.peak_bytes
-        if "micro_batch_tokens" in " ".join([*settings, more]):  # else Packs use what is freed
+        if "micro_batch_tokens" in " ".join(
+            [*settings, change.words]
+        ):  # else Packs use what is freed
             assert after.memory.peak_bytes == pytest.approx(change.peak_bytes, rel=0.02)
 
 
@@ -315,14 +318,66 @@ def test_a_family_whose_layers_are_not_known_is_said(
     assert "counted as Llama's" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_card_and_a_sharding_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+def test_a_card_that_does_not_exist_and_two_numbers_of_ranks_are_refused(tmp_path: Path) -> None:
     typed = words(tmp_path)
     with pytest.raises(ConfigError, match="no card"):
         plan(typed, gpu="h1000")
-    with pytest.raises(ConfigError, match="no sharding"):
-        plan(typed, gpu="h100:2", sharding="zero4")
-    with pytest.raises(ConfigError, match="needs the cards"):
-        plan(typed, sharding="fsdp")
+    with pytest.raises(ConfigError, match=r"--gpu h100:4 is 4 ranks.*compute.nproc is 2"):
+        plan([*typed, "compute.nproc=2"], gpu="h100:4")
+
+
+MACHINES = ["compute.nnodes=2", "compute.rdzv_endpoint=one:29500"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "settings", "ranks", "strategy"),
+    [
+        ("h200:8", [], 8, "fsdp"),  # 128 GiB of weights, gradients and moments
+        ("h200:8", ["tuning.method=lora"], 8, "ddp"),
+        ("h200", ["compute.nproc=4", "compute.strategy=ddp"], 4, "ddp"),
+        ("h200:8", ["compute.deepspeed=zero2"], 8, "zero2"),
+        ("h200:8", ["compute.deepspeed=zero3-offload"], 8, "zero3"),
+        ("h200:8", MACHINES, 16, "fsdp"),
+        ("h200", [], 1, None),
+    ],
+)
+def test_ranks_and_strategy_are_those_that_training_would_take(
+    tmp_path: Path, llama_8b: Path, gpu: str, settings: list[str], ranks: int, strategy: str | None
+) -> None:
+    method = [] if "tuning.method=lora" in settings else ["tuning.method=full"]
+    found = plan(words(tmp_path, *method, *settings, model=llama_8b), gpu=gpu)
+    assert (found.target.count, found.target.sharding) == (ranks, strategy)
+    who, parts = found.subject, {part.name: part.num_bytes for part in found.memory.parts}
+    held = ranks if strategy in ("fsdp", "zero3") else 1
+    moved = ranks if strategy in ("fsdp", "zero2", "zero3") else 1
+    if "compute.deepspeed=zero3-offload" in settings:
+        assert "weights" not in parts
+        assert "optimizer" not in parts
+        return
+    assert parts["weights"] == pytest.approx(who.weight_bytes / held, rel=1e-6)
+    assert parts["optimizer"] == pytest.approx(who.state_bytes / moved, rel=1e-6)
+
+
+def test_what_ranks_that_hold_parts_cannot_do_is_refused_by_the_plan_too(
+    tmp_path: Path, llama_8b: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = words(tmp_path, "train.optimizer=muon", "compute.nproc=2", model=llama_8b)
+    with pytest.raises(ConfigError, match="under fsdp a rank holds parts"):
+        plan([*typed, "compute.strategy=fsdp"])
+    monkeypatch.setattr("hone.recipes.holding.has_deepspeed", lambda: False)
+    with pytest.raises(EnvironmentFault, match="not installed"):
+        plan([*typed, "train.optimizer=adamw", "compute.deepspeed=zero2"])
+    assert plan([*typed, "compute.strategy=ddp"]).target.sharding == "ddp"
+
+
+def test_ranks_of_one_processor_share_its_memory(tmp_path: Path) -> None:
+    typed = words(tmp_path, *QUICK)
+    one, two = plan(typed), plan([*typed, "compute.nproc=2"])
+    assert two.target.count == 2
+    assert two.target.free_bytes == pytest.approx(one.target.free_bytes / 2, rel=0.1)
+    assert str(two.target).startswith("2 ranks on this machine's CPU")
+    told = two.summary()
+    assert (told["ranks"], told["strategy"], told["seconds"]) == (2, "ddp", None)
 
 
 def test_the_page_fits_its_width_and_the_next_command_is_the_one_that_was_typed(

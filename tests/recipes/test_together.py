@@ -9,7 +9,7 @@ import pytest
 
 from hone.config.layers import Resolved, resolve
 from hone.errors import ConfigError, EnvironmentFault
-from hone.recipes.together import asked_strategy, refuse_in_parts
+from hone.recipes.holding import asked_strategy, refuse_in_parts
 
 
 def resolved(*words: str) -> Resolved:

@@ -393,3 +393,12 @@ def test_families_that_cannot_share_run_row_by_row_and_equal(tmp_path: Path, fam
         ).item()  # the line end after the end of turn is context
         mass += len(whole) - len(ask) - 1
     assert losses(done.folder)[0] == pytest.approx(total / mass, rel=1e-5)
+
+
+def test_rows_one_by_one_are_disturbed_by_dropout_too(tmp_path: Path) -> None:
+    config, numbers = FAMILIES_ALONE["dynamic"]
+    model = model_folder(tmp_path / "dynamic", config=config, **numbers)
+    still = run(tmp_path, "train.max_steps=2", model=model, out="still")
+    moved = run(tmp_path, "train.max_steps=2", "tuning.lora.dropout=0.3", model=model)
+    assert losses(still.folder)[0] == losses(moved.folder)[0]  # the adapter begins at nothing
+    assert losses(still.folder)[1] != losses(moved.folder)[1]

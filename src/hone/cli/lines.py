@@ -91,6 +91,8 @@ def _plan(event: Event) -> str:
     text += f" ({saved:.0%} saved by sharing)" if saved >= _WORTH_SAYING else ""
     peak, free = bytes_text(int(event["peak_bytes"])), bytes_text(int(event["free_bytes"]))
     text += f"; {peak} of {free} free at the fullest"
+    if event.get("ranks", 1) > 1:
+        text += f", in each of {event['ranks']} ranks ({event['strategy']})"
     seconds = event.get("seconds")
     return text if seconds is None else f"{text}; about {duration_text(float(seconds))}"
 

@@ -18,7 +18,15 @@ from hone.cli.inputs import WORDS_HELP, WORDS_METAVAR, resolve_words
 from hone.cli.lines import bytes_text, duration_text
 from hone.cli.printable import printable
 from hone.cli.streams import Look, look_of
-from hone.cli.train import refuse_incomplete
+from hone.cli.train import (
+    DeepSpeed,
+    Endpoint,
+    Launcher,
+    Nnodes,
+    NodeRank,
+    Nproc,
+    refuse_incomplete,
+)
 
 if TYPE_CHECKING:
     from hone.recipes.advice import Change
@@ -53,27 +61,26 @@ def plan(
     output: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
     ] = None,
+    nproc: Nproc = None,
+    nnodes: Nnodes = None,
+    node_rank: NodeRank = None,
+    rdzv_endpoint: Endpoint = None,
+    launcher: Launcher = None,
+    deepspeed: DeepSpeed = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
-            metavar="CARD[:COUNT]", help="Plan for these cards instead: h100:8, l40s, t4."
-        ),
-    ] = None,
-    sharding: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What several cards hold a share of: ddp (nothing), zero1, zero2, zero3, fsdp.",
+            metavar="CARD[:COUNT]", help="Plan for these cards of a machine: h100:8, l40s, t4."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Say what a run will take before it is begun: memory by part, steps, tokens, time, disk.
 
-    Takes the words of `hone train`. Nothing is loaded and nothing is begun. Exit code 5 where it would not fit; then
+    Takes the words of `hone train`, ranks and strategy among them. Nothing is loaded and nothing is begun. Exit code 5 where it would not fit; then
     what to change is said, ready to paste.
     """
     flags = {
@@ -82,6 +89,12 @@ def plan(
         "train.learning_rate": lr,
         "train.batch_size": batch_size,
         "output.dir": output,
+        "compute.nproc": nproc,
+        "compute.nnodes": nnodes,
+        "compute.node_rank": node_rank,
+        "compute.rdzv_endpoint": rdzv_endpoint,
+        "compute.launcher": launcher,
+        "compute.deepspeed": deepspeed,
     }
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [], verb="plan")
@@ -94,7 +107,7 @@ def plan(
         if event == "notice":
             notices.append(str(about["message"]))
 
-    made = make_plan(resolved.config, say, gpu=gpu, sharding=sharding)
+    made = make_plan(resolved.config, say, gpu=gpu)
     changes = advise(made)
     if as_json:
         told = made.to_json() | {"changes": [one.to_json() for one in changes], "notices": notices}

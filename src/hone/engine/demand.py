@@ -183,8 +183,8 @@ def _head(subject: Subject, tokens: int, predictions: int) -> tuple[float, float
     logits = rows * shape.vocabulary
     # Logits, their float32 copy or its shifted form, and the exponentials of either.
     width = 12 if how.narrow == 4 else 10
-    if shape.head_cap:
-        width += 4 if how.narrow == 4 else 2
+    if shape.head_cap:  # then its backward is fuller: capped logits, tanh, the gradients of all three, one in float32
+        width = 20 if how.narrow == 4 else 14
     states = (tokens + 2 * predictions) * shape.hidden * how.held  # hidden states, those picked
     matrix = float(shape.vocabulary * shape.hidden * _MASTER) if subject.trains_head else 0.0
     earlier = matrix if predictions > chunk else 0.0

@@ -17,6 +17,7 @@ from hone.models.sending import send
 from hone.pack import Pack, splitmix64
 
 _LANES = 4  # 16-bit numbers in one 64-bit hash
+_BLOCK = 2**18  # numbers whose hashes live at a time on a CPU: 512 KiB
 _HALF = 32768  # numbers below zero, and from zero on, in one lane
 
 
@@ -51,10 +52,18 @@ class PackNoise(nn.Module):
 
     def draw(self, x: Tensor) -> Tensor:
         """int16[T, E] beside `x`, uniform: one 64-bit hash of (stream, prefix, column group) gives four columns."""
-        pack, columns = self.pack_of(x), x.shape[-1]
+        return self._drawn(self._rows(x), x.shape[-1])
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """int64[T]: what the hashes of each token begin with."""
+        names = self._names(self.pack_of(x), x.device)
+        return mixed(names ^ int(self._stream.view(np.int64)))
+
+    @staticmethod
+    def _drawn(rows: Tensor, columns: int) -> Tensor:
+        """int16[t, E] of so many tokens."""
         groups = -(-columns // _LANES)
-        rows = mixed(self._names(pack, x.device) ^ int(self._stream.view(np.int64)))
-        steps = torch.arange(1, groups + 1, device=x.device) * _signed(0x9E3779B97F4A7C15)
+        steps = torch.arange(1, groups + 1, device=rows.device) * _signed(0x9E3779B97F4A7C15)
         drawn = rows.unsqueeze(1) + steps
         drawn ^= (drawn >> 32) & 0xFFFFFFFF
         drawn *= -0x4B47D0C5A3B1E1E1 | 1
@@ -81,8 +90,22 @@ class PrefixDropout(PackNoise):
         """`x` is [1, T, E] (or [T, E])."""
         if not self.training or self.p == 0.0:
             return x
-        keep = self.draw(x) >= round(self.p * 65536) - _HALF
-        return x * (keep.to(x.dtype) * (1.0 / (1.0 - self.p)))
+        return x * self._mask(x)
+
+    def _mask(self, x: Tensor) -> Tensor:
+        """0 or 1 / (1 - p) for each input: [T, E], in the type of `x`.
+
+        On a CPU a few tokens at a time: hashes of a whole Pack, several times as large as what is kept of them, would leave the
+        heap with gaps that little fits into.
+        """
+        rows, columns = self._rows(x), x.shape[-1]
+        mask = torch.empty(rows.shape[0], columns, dtype=x.dtype, device=x.device)
+        whole = rows.shape[0] if x.is_cuda else max(1, _BLOCK // columns)
+        least = round(self.p * 65536) - _HALF
+        for begin in range(0, rows.shape[0], whole):
+            part = rows[begin : begin + whole]
+            torch.ge(self._drawn(part, columns), least, out=mask[begin : begin + whole])
+        return mask.mul_(1.0 / (1.0 - self.p))
 
 
 class EmbeddingNoise(PackNoise):

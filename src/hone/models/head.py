@@ -56,9 +56,14 @@ class Head:
     def equals(self, model: PreTrainedModel) -> bool:
         """Whether trunk and head apart give the model's own logits, tried on one short row."""
         ids = torch.arange(1, 12, device=self.device).unsqueeze(0) * 7919 % self.vocab_size
-        with torch.no_grad():
-            want = model(input_ids=ids, use_cache=False).logits[0].float()
-            got = self.logits(self.trunk(input_ids=ids, use_cache=False)[0][0]).float()
+        trains = model.training
+        model.eval()  # noise is named by a step and its Pack, of which there is none here
+        try:
+            with torch.no_grad():
+                want = model(input_ids=ids, use_cache=False).logits[0].float()
+                got = self.logits(self.trunk(input_ids=ids, use_cache=False)[0][0]).float()
+        finally:
+            model.train(trains)
         return bool(torch.allclose(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max())))
 
     def logits(self, hidden: Tensor) -> Tensor:

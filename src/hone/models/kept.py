@@ -15,6 +15,7 @@ from typing import Final, Literal
 from hone.models.shape import Shape
 
 _INDEX: Final = 8  # bytes of one int64
+_MASK: Final = 4  # of dropout, before whose layer everything is raised to float32
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,15 @@ def kept(shape: Shape, how: Arithmetic) -> Kept:
     if layout.after:  # they read what a product gave
         norms += 2 * (norm - shape.hidden * (how.held - how.narrow))
     frozen_start = not how.trains_all and not how.inputs_need_grad
+    first_less = norm if frozen_start and layout.before else 0.0
+    if frozen_start and how.dropout:  # what a mask was laid over needs no gradient there
+        first_less += len(_adapted_readers(shape, layout, how)) * shape.hidden * _MASK
     return Kept(
         attention=_attention(shape, layout, how),
         mlp=_experts(shape, how) if shape.experts else _mlp(shape, layout, how),
         norms=norms,
         residual=shape.hidden * how.held,
-        first_less=norm if frozen_start and layout.before else 0.0,
+        first_less=first_less,
         outside=norm + (2 * shape.head_size * how.held if layout.rotary else 0.0),
     )
 
@@ -160,7 +164,7 @@ def _input(
         return casts * width * how.narrow
     trained = [name for name in names if name in how.adapted]
     if how.dropout:  # each adapter: the mask, and what is left of its input
-        return len(trained) * width * (4 + how.narrow) + len(trained) * how.rank * how.narrow
+        return len(trained) * (width * (_MASK + how.narrow) + how.rank * how.narrow)
     copies = (
         len(trained)
         if how.precision == "bf16" and not layout.plain_linear
@@ -171,8 +175,7 @@ def _input(
 
 def _attention(shape: Shape, layout: Layout, how: Arithmetic) -> float:
     query, key = shape.query, shape.key
-    readers = _READERS_ONE if layout.one_projection else ("q_proj", "k_proj", "v_proj")
-    total = _input(shape.hidden, _present(shape, readers), how, layout, wide=True)
+    total = _input(shape.hidden, _readers(shape, layout), how, layout, wide=True)
     projected = query + 2 * key
     if layout.one_projection:
         total += (projected + (query + key if layout.rotary else 0)) * how.narrow
@@ -184,6 +187,16 @@ def _attention(shape: Shape, layout: Layout, how: Arithmetic) -> float:
     copied = how.dropout or (how.precision == "bf16" and not layout.plain_linear)
     width = query if copied and not how.trains_all else 0  # else it reads what attention keeps
     return total + _input(width, _present(shape, _READERS_OUT), how, layout, wide=False)
+
+
+def _readers(shape: Shape, layout: Layout) -> list[str]:
+    """The layers that read attention's input."""
+    names = _READERS_ONE if layout.one_projection else ("q_proj", "k_proj", "v_proj")
+    return _present(shape, names)
+
+
+def _adapted_readers(shape: Shape, layout: Layout, how: Arithmetic) -> list[str]:
+    return [name for name in _readers(shape, layout) if name in how.adapted]
 
 
 _READERS_ONE: Final = ("qkv_proj", "c_attn", "query_key_value", "W_pack")

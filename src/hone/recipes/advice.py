@@ -13,14 +13,15 @@ from hone.config.fields import settings
 from hone.config.sections import Config
 from hone.engine.cost import BUDGETS
 from hone.errors import ConfigError
+from hone.recipes.holding import has_deepspeed, refuse_settings_in_parts
 from hone.recipes.identity import flat
 from hone.recipes.memory_plan import Load, MemoryPlan, plan_memory
 from hone.recipes.plan import RunPlan
 from hone.recipes.subject import recomputed_layers, subject
-from hone.recipes.target import SHARDINGS, Target
+from hone.recipes.target import asked, settled
 
 _WORTH: Final = 0.02  # of the peak: a change that saves less is not worth a line
-_MILDER: Final = ("zero1", "zero2", "fsdp")
+_STAGES: Final = ("zero1", "zero2", "zero3")
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,16 @@ class Change:
 
 @dataclass(frozen=True)
 class _Try:
-    """One thing to try: settings, and another target where that is the change."""
+    """One thing to try."""
 
     settings: dict[str, Any]
     costs: str
     longest: int | None = None
-    sharding: str | None = None
 
     @property
     def words(self) -> str:
         """As it is typed."""
-        typed = [f"{name}={_typed(value)}" for name, value in self.settings.items()]
-        return " ".join([*typed, *([f"--sharding {self.sharding}"] if self.sharding else [])])
+        return " ".join(f"{name}={_typed(value)}" for name, value in self.settings.items())
 
 
 def advise(plan: RunPlan) -> list[Change]:
@@ -115,10 +114,10 @@ def _tries(plan: RunPlan) -> Iterable[list[_Try]]:
         yield [_Try({"compute.gradient_checkpointing": True}, "about a third more time")]
     if plan.precision == "fp32" and (target.card is None or target.card.bf16 is not None):
         yield [_Try({"train.precision": "bf16"}, "the step is rounded to bf16")]
-    if target.count > 1:
-        kinds = [name for name in _MILDER if SHARDINGS[name] != target.sharing]
-        told = "weights and gradients travel between cards"
-        yield [_Try({}, told, sharding=name) for name in kinds]
+    told = "weights and gradients travel between ranks"
+    shared = [_Try(values, told) for values in _shared_more(plan)]
+    if shared:
+        yield shared
     yield from _other_methods(plan)
     mean = plan.figures.tokens / max(1, plan.figures.rows)
     shorter = [limit for limit in reversed(BUDGETS) if mean <= limit < plan.figures.longest]
@@ -131,6 +130,23 @@ def _tries(plan: RunPlan) -> Iterable[list[_Try]]:
             )
             for limit in shorter
         ]
+
+
+def _shared_more(plan: RunPlan) -> list[dict[str, Any]]:
+    """Settings under which each rank holds less of the model, the mildest first."""
+    compute, target = plan.config.compute, plan.target
+    if target.count == 1 or target.sharding == "fsdp":
+        return []
+    stages = (
+        _STAGES if compute.deepspeed else _STAGES[:2]
+    )  # without DeepSpeed's file, fsdp is the third
+    if target.sharding in stages:
+        stages = stages[stages.index(target.sharding) + 1 :]
+    if target.is_here and not has_deepspeed():
+        stages = ()
+    apart: dict[str, Any] = {} if compute.strategy == "auto" else {"compute.strategy": "auto"}
+    found: list[dict[str, Any]] = [{**apart, "compute.deepspeed": name} for name in stages]
+    return found if compute.deepspeed else [*found, {"compute.strategy": "fsdp"}]
 
 
 def _other_methods(plan: RunPlan) -> Iterable[list[_Try]]:
@@ -169,7 +185,6 @@ def _together(plan: RunPlan, helpful: list[_Try]) -> Change | None:
             {**merged.settings, **one.settings},
             "all of that",
             one.longest or merged.longest,
-            one.sharding or merged.sharding,
         )
         change = _tried(plan, merged)
         if change is not None and change.fits:
@@ -193,7 +208,11 @@ def _memory(plan: RunPlan, one: _Try) -> MemoryPlan | None:
     elif one.longest is not None:
         tokens = max(longest, plan.budget if plan.alone_because is None else longest)
     load = _smaller(plan, tokens)
-    target = plan.target if one.sharding is None else _sharded(plan.target, one.sharding)
+    target = settled(asked(plan.target, config), who, base_bytes=load.base_bytes)
+    try:
+        refuse_settings_in_parts(config, target.sharding)
+    except ConfigError:
+        return None
     return plan_memory(who, load, target, recomputed=recomputed_layers(config, plan.shape))
 
 
@@ -208,10 +227,6 @@ def _smaller(plan: RunPlan, tokens: int) -> Load:
         longest=min(tokens, plan.load.longest),
         accumulates=accumulates,
     )
-
-
-def _sharded(target: Target, sharding: str) -> Target:
-    return replace(target, sharding=sharding)
 
 
 def _typed(value: object) -> str:

@@ -27,21 +27,31 @@ _LEAST_STEPS = 3  # a pace of fewer steps says little
 
 
 class Forecast:
-    """What one run will take. `base_bytes` is what the process holds before the model is loaded."""
+    """What one run will take, made before the model is loaded; `local_ranks` of this machine hold as much."""
 
     def __init__(
-        self, config: Config, source: Source, precision: Precision, *, base_bytes: int
+        self,
+        config: Config,
+        source: Source,
+        precision: Precision,
+        *,
+        local_ranks: int = 1,
     ) -> None:
         self._source = source
-        self._base_bytes = base_bytes
+        self._base_bytes = machine.resident_bytes()
         self._expected: float | None = None
         self._measured: Measured | None = None
-        target = find_target(config, gpu=None, sharding=None)
+        target = find_target(config, started=local_ranks)
         self._why_not = ""
         self.plan: RunPlan | None = None
         try:
             self.plan = plan_run(
-                config, source, target, base_bytes=base_bytes, precision=precision, patience=QUICK
+                config,
+                source,
+                target,
+                base_bytes=self._base_bytes,
+                precision=precision,
+                patience=QUICK,
             )
         except ModelError as error:  # a model whose sizes cannot be read may train all the same
             self._why_not = error.what
@@ -84,8 +94,9 @@ class Forecast:
         return course_seconds(plan, speeds, trained_share) * pace
 
     def say_time(self, steps_of: StepSource, measured: Mapping[str, Any], say: Say) -> None:
-        """Say `forecast`: seconds of the run, by what a rehearsal of this moment `measured`."""
-        if self.plan is None:
+        """Say `forecast`: seconds of the run, by what a rehearsal of this moment `measured`. Only for one rank: how
+        long several wait for each other is not measured."""
+        if self.plan is None or self.plan.target.count > 1:
             return
         figures = self.plan.figures
         seconds = self.seconds(

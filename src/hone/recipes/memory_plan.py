@@ -6,10 +6,11 @@ fitted to the settings that `tests/prove/test_plan.py` proves them on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from hone.engine.demand import KEEP_FREE, Subject, one_pass
+from hone.recipes.holding import is_sharded
 from hone.recipes.target import Target
 
 _MIB: Final = 2**20
@@ -18,6 +19,8 @@ LIBRARIES_BYTES: Final = 401 * _MIB
 """A process that has imported torch, transformers and peft (with bitsandbytes beside them)."""
 FIRST_PASS_BYTES: Final = 30 * _MIB
 """Code and caches that the first forward and backward pass bring in."""
+PRODUCTS_BYTES: Final = 40 * _MIB
+"""The compiled products that bf16 runs keep: as many as `engine/memory.py` leaves them, about half a MiB each."""
 CONTEXT_BYTES: Final = 1024 * _MIB
 """What the driver's context, its libraries and their workspaces take of a card."""
 HEAP_OF_KEPT: Final = 0.25
@@ -105,10 +108,16 @@ def plan_memory(
 
 def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> MemoryPlan:
     sharing = target.sharing
+    if is_sharded(target.sharding):  # masters are not halved; gathered weights come narrow already
+        subject = replace(subject, is_split=sharing.weights)
     weights = target.share(subject.weight_bytes, divided=sharing.weights)
     adapters = target.share(subject.adapter_bytes, divided=sharing.weights)
     gradients = target.share(subject.gradient_bytes, divided=sharing.gradients)
     state = target.share(subject.state_bytes, divided=sharing.optimizer)
+    if target.weights_outside:
+        weights = adapters = 0.0
+    if target.optimizer_outside:
+        state = 0.0
     gathered = _gathered(subject) if sharing.weights and target.count > 1 else 0.0
     each = one_pass(
         subject,
@@ -119,6 +128,8 @@ def _plan(subject: Subject, load: Load, target: Target, recomputed: int) -> Memo
     )
     gaps = _gaps(target, each.kept, max(each.head, each.again + each.backward), recomputed)
     floor = CONTEXT_BYTES if target.kind == "cuda" else load.base_bytes + FIRST_PASS_BYTES
+    if target.kind == "cpu" and subject.how.precision == "bf16":
+        floor += PRODUCTS_BYTES
     ahead = each.peak + gaps + gathered
     says = "fp32"
     if not load.accumulates:  # gradients come as what is kept goes

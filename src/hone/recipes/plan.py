@@ -30,11 +30,12 @@ from hone.recipes.course import (
     lay_out,
     step_source,
 )
+from hone.recipes.holding import refuse_in_parts, refuse_settings_in_parts
 from hone.recipes.memory_plan import LIBRARIES_BYTES, Load, MemoryPlan, plan_memory
 from hone.recipes.source import Source, read_source
 from hone.recipes.speeds import Measured, occasion, recall
 from hone.recipes.subject import Precision, recomputed_layers, subject
-from hone.recipes.target import Target, find_target
+from hone.recipes.target import Target, find_target, settled
 from hone.runs.events import Say
 
 SAMPLED_STEPS: Final = 3
@@ -130,6 +131,8 @@ class RunPlan:
             "disk_free_bytes": self.disk.free_bytes,
             "seconds": self.time.seconds,
             "target": str(self.target),
+            "ranks": self.target.count,
+            "strategy": self.target.sharding or "alone",
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -189,19 +192,21 @@ class RunPlan:
         }
 
 
-def make_plan(
-    config: Config, say: Say, *, gpu: str | None = None, sharding: str | None = None
-) -> RunPlan:
+def make_plan(config: Config, say: Say, *, gpu: str | None = None) -> RunPlan:
     """Read rows and model, and plan a run of `config`: on the cards that `gpu` names, else on this machine.
 
-    Raises ConfigError, DataError, ModelError and DiskError, as training would before it loads anything.
+    Raises ConfigError, DataError, ModelError, EnvironmentFault and DiskError, as training would before it loads
+    anything.
     """
-    target = find_target(config, gpu=gpu, sharding=sharding)
+    target = find_target(config, gpu=gpu)
     before = machine.resident_bytes()
     source = read_source(config, say)
     with contextlib.closing(source.prepared):
         rows_bytes = max(0, machine.resident_bytes() - before)
-        return plan_run(config, source, target, rows_bytes=rows_bytes)
+        plan = plan_run(config, source, target, rows_bytes=rows_bytes)
+    refuse = refuse_in_parts if target.is_here else refuse_settings_in_parts
+    refuse(config, plan.target.sharding)
+    return plan
 
 
 def plan_run(
@@ -229,6 +234,7 @@ def plan_run(
     who = subject(config, shape, chosen, adapter=source.adapter, on_card=on_card)
     if base_bytes is None:
         base_bytes = LIBRARIES_BYTES + rows_bytes if measured is None else measured.base_bytes
+    target = settled(target, who, base_bytes=base_bytes)
     train = step_source(
         config,
         source.prepared.train,
@@ -291,7 +297,7 @@ class _Draft:
             rehearsed=worst,
             predictions=min(predictions, worst),
             longest=longest,
-            accumulates=course is None or course.most_passes > 1,
+            accumulates=course is None or course.most_passes > self.target.count,
             rows_bytes=_ROW_BYTES * figures.tokens,
             base_bytes=0 if self.target.kind == "cuda" else self.base_bytes,
         )
@@ -319,7 +325,7 @@ def _precision(
     """The arithmetic of the step, why, and what a rehearsal on this machine measured in it."""
 
     def remembered(precision: Precision) -> Measured | None:
-        if not target.is_here:
+        if not target.is_here or target.count > 1:
             return None
         threads = config.compute.threads
         count = threads if isinstance(threads, int) else machine.default_threads()

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from hone.config.deepspeed import Facts, read_deepspeed, resolve_deepspeed, zero_stage
-from hone.config.sections import ComputeSection, Config
+from hone.config.deepspeed import Facts, read_deepspeed, resolve_deepspeed
+from hone.config.sections import Config
 from hone.engine.loss import PackLoss
-from hone.engine.moments import ELEMENTWISE, OptimizerName
+from hone.engine.moments import OptimizerName
 from hone.engine.optimizer import places_of, trained_parameters, update_bytes
 from hone.engine.ranks import Ranks
 from hone.engine.rehearsal import Measured, measure_footprint
 from hone.engine.room import available_bytes
 from hone.engine.strategy import Replicated, Strategy
-from hone.errors import ConfigError, EnvironmentFault
-from hone.runs.events import Say
-
-StrategyName = Literal["alone", "ddp", "fsdp", "zero1", "zero2", "zero3"]
-
-_FULL_SHARE = (
-    0.8  # of free memory that weights, gradients and optimizer may take; the rest is for Packs
+from hone.recipes.holding import (
+    StrategyName,
+    asked_strategy,
+    is_sharded,
+    is_zero,
+    refuse_in_parts,
+    strategy_for,
 )
-_ZERO: dict[int, StrategyName] = {1: "zero1", 2: "zero2", 3: "zero3"}
-
-
-def asked_strategy(compute: ComputeSection, world: int) -> StrategyName | None:
-    """The strategy that is set or follows from the number of ranks; None where the model's size decides."""
-    if compute.strategy == "fsdp":
-        return "fsdp"
-    if compute.deepspeed:
-        stage = zero_stage(read_deepspeed(compute.deepspeed), compute.deepspeed)
-        if stage:
-            return _ZERO[stage]
-    if world == 1:
-        return "alone"
-    return None if compute.strategy == "auto" and not compute.deepspeed else "ddp"
+from hone.runs.events import Say
 
 
 def fitting_strategy(
@@ -51,40 +37,7 @@ def fitting_strategy(
     free = available_bytes(ranks.device, sharers=ranks.local_world)
     room = free + (held if ranks.device.type == "cpu" else 0)
     sizes = f"{needed / 2**30:.1f} GiB of weights, gradients and optimizer, {room / 2**30:.1f} GiB of memory a rank"
-    return ("ddp" if needed <= _FULL_SHARE * room else "fsdp"), sizes
-
-
-def is_sharded(name: StrategyName | None) -> bool:
-    """Whether ranks hold parts of the model, and wait for each other inside every pass."""
-    return name not in (None, "alone", "ddp")
-
-
-def refuse_in_parts(config: Config, name: StrategyName | None) -> None:
-    """Raise ConfigError for settings that need whole weights on a rank, where `name` leaves it none; EnvironmentFault
-    where its package is not installed."""
-    if not is_sharded(name):
-        return
-    if name != "fsdp" and importlib.util.find_spec("deepspeed") is None:
-        raise EnvironmentFault(
-            "compute.deepspeed needs the package deepspeed, which is not installed",
-            remedy="pip install 'hone[distributed]', or take compute.strategy=fsdp instead",
-        )
-    if config.train.optimizer not in ELEMENTWISE:
-        raise ConfigError(
-            f"train.optimizer={config.train.optimizer} looks at whole weights, and under {name} a rank holds "
-            "parts of them",
-            remedy=f"set train.optimizer to {' or '.join(sorted(ELEMENTWISE))}, or compute.strategy=ddp",
-        )
-    if name == "zero3" and config.tuning.method == "qlora":
-        raise ConfigError(
-            "tuning.method=qlora: ZeRO stage 3 cuts weights of floating-point numbers only",
-            remedy="set compute.strategy=fsdp, which cuts quantised ones, or compute.deepspeed=zero2",
-        )
-    if config.train.sample_steps is not None:
-        raise ConfigError(
-            f"train.sample_steps needs a rank that holds the whole model, and under {name} none does",
-            remedy="leave train.sample_steps out, or set compute.strategy=ddp",
-        )
+    return strategy_for(needed, room), sizes
 
 
 @dataclass(frozen=True)
@@ -148,11 +101,6 @@ def lay_over(
     if config.compute.deepspeed:
         zero = _zero_settings(config, loss, ranks, precision=precision, say=say)
     return Together(name, _make(name, loss, ranks, zero), trained, measured)
-
-
-def is_zero(name: StrategyName) -> bool:
-    """Whether DeepSpeed holds the weights."""
-    return name.startswith("zero")
 
 
 def _make(name: StrategyName, loss: PackLoss, ranks: Ranks, zero: Mapping[str, Any]) -> Strategy:

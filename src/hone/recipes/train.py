@@ -24,7 +24,6 @@ from hone.engine.cost import Speeds
 from hone.engine.deal import longest_hands
 from hone.engine.loop import Outcome
 from hone.engine.loop import train as run_loop
-from hone.engine.machine import resident_bytes
 from hone.engine.memory import settle_memory
 from hone.engine.optimizer import plan_optimizer, require_package
 from hone.engine.plan import Plan
@@ -49,6 +48,13 @@ from hone.recipes.course import count_steps, step_source
 from hone.recipes.forecast import Forecast
 from hone.recipes.gauge import Measures, read_gauge
 from hone.recipes.herald import Herald, Silent
+from hone.recipes.holding import (
+    StrategyName,
+    asked_strategy,
+    is_sharded,
+    is_zero,
+    refuse_in_parts,
+)
 from hone.recipes.identity import (
     changes,
     refuse_changes,
@@ -64,16 +70,7 @@ from hone.recipes.samples import Sampler
 from hone.recipes.source import Source
 from hone.recipes.speed import layers_to_recompute, quicken, take_device, why_not_compile
 from hone.recipes.subject import Precision
-from hone.recipes.together import (
-    StrategyName,
-    Together,
-    asked_strategy,
-    choose_strategy,
-    is_sharded,
-    is_zero,
-    lay_over,
-    refuse_in_parts,
-)
+from hone.recipes.together import Together, choose_strategy, lay_over
 from hone.recipes.trained import Trained, run_path
 from hone.runs.checkpoint import Checkpoint, CheckpointStore
 from hone.runs.events import Listener
@@ -193,10 +190,10 @@ class _Run:
         if precision is None or measure_anew:
             precision = self._first_rank_says(lambda: self._precision(device))
         self.forecast = None
-        if self.ranks.world == 1:
-            self.forecast = Forecast(
-                self.config, self.source, cast("Precision", precision), base_bytes=resident_bytes()
-            )
+        if self.ranks.is_first:
+            chosen = cast("Precision", precision)
+            local = self.ranks.local_world
+            self.forecast = Forecast(self.config, self.source, chosen, local_ranks=local)
             self.forecast.tell(self.say)
         self.say("phase", name="loading")
         self.ranks.work("loading the model")
