@@ -24,9 +24,9 @@ def test_names(answers: Answers, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "  ", ".x", "..", "a/b", "a\\b", "a\nb", "a\0b", "é" * 101, "a\x1bb"]
+    "name", ["", "  ", ".x", "..", "a/b", "a\\b", "a\nb", "a\0b", "é" * 101, "a\x1bb", "agent@1"]
 )
-def test_names_that_no_folder_can_have(answers: Answers, name: str) -> None:
+def test_names_that_no_model_can_have(answers: Answers, name: str) -> None:
     with pytest.raises(HoneError):
         reading.folder_name(name, answers)
 

@@ -162,5 +162,5 @@ def check_name(name: object, what: str) -> None:
     if not good:
         raise ConfigError(
             f"{what} is the name of a folder too; {name!r} cannot be one",
-            remedy="take a short text without slashes, @ and line breaks that does not begin with a dot, e.g. agent-001",
+            remedy=f"take a text of at most {_LONGEST_NAME_BYTES} bytes without slashes, @ and line breaks that does not begin with a dot, e.g. agent-001",
         )

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
+from hone.trainable.defaults import Hyperparameters, default_hyperparameters
+from hone.trainable.schedule import SCHEDULES, ScheduleType
 from hone.wizard.answers import Answers
 from hone.wizard.dataset import newest
-from hone.wizard.defaults import (
-    INLINE_BATCH_SIZE,
-    INLINE_LR,
-    SCHEDULES,
-    Hyperparameters,
-    hyperparameters,
-)
+from hone.wizard.defaults import INLINE_BATCH_SIZE, INLINE_LR
 from hone.wizard.literal import number
 from hone.wizard.question import Option
 
@@ -84,7 +80,7 @@ def offered(answers: Answers) -> Hyperparameters:
     """The hyperparameters that are offered for these rows. Raises DataError where there are none."""
     if answers.scenario == "inline":
         return Hyperparameters(1, INLINE_BATCH_SIZE, INLINE_LR, "constant", 0.0)
-    return hyperparameters(answers.rows or 0)
+    return default_hyperparameters(answers.rows or 0)
 
 
 def chosen(answers: Answers) -> Hyperparameters:
@@ -93,8 +89,8 @@ def chosen(answers: Answers) -> Hyperparameters:
     return Hyperparameters(
         epochs=cast("int", answers.values.get("epochs", found.epochs)),
         batch_size=cast("int", answers.values.get("batch_size", found.batch_size)),
-        lr=cast("float", answers.values.get("lr", found.lr)),
-        schedule=str(answers.values.get("schedule", found.schedule)),
+        peak_lr=cast("float", answers.values.get("lr", found.peak_lr)),
+        schedule_type=cast("ScheduleType", answers.values.get("schedule", found.schedule_type)),
         warmup_ratio=cast("float", answers.values.get("warmup_ratio", found.warmup_ratio)),
     )
 
@@ -102,9 +98,9 @@ def chosen(answers: Answers) -> Hyperparameters:
 def offers(answers: Answers) -> Sequence[Option]:
     """The defaults as values, and the way to others."""
     found = offered(answers)
-    said = f"batch_size={found.batch_size} lr={number(found.lr)}"
+    said = f"batch_size={found.batch_size} lr={number(found.peak_lr)}"
     if answers.scenario != "inline":
-        said = f"epochs={found.epochs} {said} schedule={found.schedule}"
+        said = f"epochs={found.epochs} {said} schedule={found.schedule_type}"
         said += f" warmup_ratio={number(found.warmup_ratio)}"
     return (
         Option("defaults", "use defaults (recommended)", said),

@@ -44,7 +44,7 @@ def _config(answers: Answers) -> Config:
         "model.name": str(answers.path(answers.text("base_model"))),
         "train.batch_size": str(told.batch_size),
         "train.epochs": str(told.epochs),
-        "train.learning_rate": str(told.lr),
+        "train.learning_rate": str(told.peak_lr),
         "train.optimizer": "paged_adamw_8bit" if rounds else "adamw",
         "tuning.lora.r": "8",
         "tuning.method": "qlora" if rounds else "lora",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from hone.trainable.schedule import SCHEDULES
 from hone.wizard import choices, reading
 from hone.wizard.answers import Answers
-from hone.wizard.defaults import GPU_MEMORY_UTILIZATION, SCHEDULES
+from hone.wizard.defaults import GPU_MEMORY_UTILIZATION
 from hone.wizard.question import Option, Question
 
 SCRIPT: Final = "sft_train.py"
@@ -190,7 +191,7 @@ _HYPERPARAMETERS: Final = (
         "--lr",
         "Learning rate, at its highest",
         reading.decimal("the learning rate", above=True, most=1, example="2e-4"),
-        default=lambda answers: choices.offered(answers).lr,
+        default=lambda answers: choices.offered(answers).peak_lr,
         applies=_is_custom,
     ),
     Question(
@@ -200,7 +201,7 @@ _HYPERPARAMETERS: Final = (
         reading.choice(*SCHEDULES),
         kind="choice",
         options=choices.schedules,
-        default=lambda answers: choices.offered(answers).schedule,
+        default=lambda answers: choices.offered(answers).schedule_type,
         applies=_is_scheduled,
     ),
     Question(

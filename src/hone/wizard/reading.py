@@ -12,13 +12,13 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from hone.errors import ConfigError, DataError, DiskError, nearest
+from hone.trainable.folder import check_name
 from hone.wizard.answers import Answers
 from hone.wizard.dataset import check_dataset
 from hone.wizard.question import Taken
 
 Read = Callable[[Any, Answers], Taken]
 
-_LONGEST_NAME_BYTES: Final = 200
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _ROLES: Final = ("system", "user", "assistant")
 _MOST_LISTED_BYTES: Final = 10_000_000
@@ -51,17 +51,11 @@ def text(raw: Any, _: Answers) -> Taken:
 
 
 def folder_name(raw: Any, _: Answers) -> Taken:
-    """A name that a folder can have, since checkpoints lie in one of that name."""
+    """A name that a trainable model can have, and that a terminal can show."""
     name = _line(raw)
-    if name.startswith(".") or set(name) & {"/", "\\"} or not name.isprintable():
-        raise ConfigError(
-            f"{name!r} cannot be the name of a folder, and checkpoints lie in one of that name",
-            remedy="take a short text without slashes that does not begin with a dot, e.g. agent-001",
-        )
-    if len(name.encode()) > _LONGEST_NAME_BYTES:
-        raise ConfigError(
-            "the name is too long for a folder", remedy=f"at most {_LONGEST_NAME_BYTES} bytes"
-        )
+    check_name(name, "this")
+    if not name.isprintable():
+        raise ConfigError(f"{name!r} cannot be shown", remedy="leave out control characters")
     return Taken(name)
 
 

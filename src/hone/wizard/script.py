@@ -143,7 +143,7 @@ def _training(answers: Answers, framework: Framework) -> str:
         return f"        await {asked}\n"
     if answers.scenario == "inline":
         told = chosen(answers)
-        numbers = [f"learning_rate={number(told.lr)}", f"batch_size={told.batch_size}"]
+        numbers = [f"learning_rate={number(told.peak_lr)}", f"batch_size={told.batch_size}"]
         config = call(f"{framework.prefix}TrainSFTConfig", numbers, indent=3)
         asked = call(
             "await model.train_sft", ["trajectories", f"config={config}", "verbose=True"], indent=2
@@ -161,8 +161,8 @@ def _schedule(answers: Answers) -> list[str]:
     return [
         f"epochs={told.epochs}",
         f"batch_size={told.batch_size}",
-        f"peak_lr={number(told.lr)}",
-        f"schedule_type={literal(told.schedule)}",
+        f"peak_lr={number(told.peak_lr)}",
+        f"schedule_type={literal(told.schedule_type)}",
         f"warmup_ratio={number(told.warmup_ratio)}",
     ]
 
