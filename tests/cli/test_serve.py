@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hone.cli.main import run
+from hone.cli.serve import place_of
 from hone.serving.open import snippets
 from tests.folders import model_folder
 
@@ -40,6 +41,35 @@ def test_the_printed_lines_work_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     finally:
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "place"),
+    [
+        ("team/agent", "{root}/.hone/team/models/agent"),
+        ("team/agent@1", "{root}/.hone/team/models/agent@1"),
+        ("a=team/agent@1", "a={root}/.hone/team/models/agent@1"),
+        ("team/a=b", "{root}/.hone/team/models/a=b"),
+        ("x=team/a=b", "x={root}/.hone/team/models/a=b"),
+        ("team/other", "team/other"),
+        ("team/begun", "team/begun"),
+        ("team/here", "team/here"),
+        ("agent", "agent"),
+    ],
+)
+def test_a_trained_model_is_named_by_project_and_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, place: str
+) -> None:
+    """From any folder of the repository; a path that exists comes first, and what has no checkpoint is not it."""
+    (tmp_path / ".git").mkdir()
+    for name in ("agent", "a=b", "here"):
+        folder = tmp_path / ".hone" / "team" / "models" / name / "checkpoints" / "0001"
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+    (tmp_path / ".hone" / "team" / "models" / "begun" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "below" / "team" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "below")
+    assert place_of(typed) == place.format(root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import http.server
 import importlib.util
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -114,6 +116,53 @@ def test_a_file_of_rows(tmp_path: Path, base: Path) -> None:
     assert [step["sft/loss/learning_rate"] for step in steps] == [2e-4, 2e-4, 0.0]
     assert "Model:          it's {x}@1\n" in printed
     assert '"it\'"\'"\'s {x}@1"' in printed, "the printed command is a command"
+
+
+def block(printed: str, title: str) -> str:
+    """What stands under a heading of the closing block."""
+    return printed.partition(f"--- {title} ---\n")[2].partition("\n---")[0].strip()
+
+
+@pytest.mark.slow
+def test_what_the_closing_block_prints_works_as_printed(tmp_path: Path, base: Path) -> None:
+    """Trained and served for real; then `hone serve` is typed, and the same answer comes by openai and by curl."""
+    data = chat_rows(tmp_path / "rows.jsonl", 4)
+    answers = complete(
+        tmp_path, "jsonl", rows=4, data=str(data), backend="local", base_model=str(base), epochs="1",
+        name="it's {x}", project="my project",
+    )  # fmt: skip
+    (tmp_path / "sft_train.py").write_text(script(answers), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "HONE_CACHE": str(tmp_path / "cache")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    printed = subprocess.run(
+        [sys.executable, "sft_train.py"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, check=True, timeout=250,
+    ).stdout  # fmt: skip
+    again = block(printed, "Serve it again, any time")
+    assert again.startswith("hone serve 'my project/it'\"'\"'s {x}' --port ")
+    server = subprocess.Popen(
+        shlex.split(again), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert "serving at" in server.stdout.readline()
+        asked = block(printed, "Python usage (openai SDK)")
+        python = asked.replace("    ],\n)", "    ],\n    max_tokens=9, temperature=0,\n)")
+        said = subprocess.run(
+            [sys.executable, "-c", python], capture_output=True, text=True, check=True, timeout=120
+        )
+        words = block(printed, "curl usage").replace(
+            '"messages"', '"max_tokens": 9, "temperature": 0, "messages"'
+        )
+        answer = subprocess.run(
+            ["bash", "-c", words], capture_output=True, text=True, check=True, timeout=120
+        )
+        content = json.loads(answer.stdout)["choices"][0]["message"]["content"]
+        assert content
+        assert said.stdout.rstrip("\n") == content.rstrip("\n")
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
 
 
 @pytest.mark.slow

@@ -23,14 +23,13 @@ from hone.backends.local_server import Server, StartServer, start_server
 from hone.backends.local_settings import Opened, open_model
 from hone.errors import ConfigError, DiskError, EnvironmentFault
 from hone.trainable.backend import Endpoint, SFTResult
-from hone.trainable.folder import ModelFolder
+from hone.trainable.folder import DEFAULT_FOLDER, ModelFolder, repository_root
 from hone.trainable.model import TrainableModel
 from hone.trainable.settings import TrainSFTConfig, resolve_sft_batch_size
 from hone.trainable.trajectory import Trajectory, check_tool_schema, row_of
 
 logger = logging.getLogger("hone")
 
-DEFAULT_FOLDER: Final = ".hone"
 _API_KEY: Final = "not-needed"
 _ROWS: Final = ".rows-"
 _T = TypeVar("_T")
@@ -319,12 +318,6 @@ class LocalBackend:
     def _refuse_closed(self) -> None:
         if self._is_closed:
             raise EnvironmentFault("this backend is closed", remedy="make a new LocalBackend")
-
-
-def repository_root() -> Path:
-    """The nearest folder from the working directory upwards that git calls its own; else the working directory."""
-    here = Path.cwd()
-    return next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
 
 
 def _rates(config: TrainSFTConfig, batches: int) -> list[float]:

@@ -9,24 +9,31 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from hone.cli.inputs import WORDS_HELP, WORDS_METAVAR, resolve_words
+from hone.cli.inputs import resolve_words
 from hone.cli.lines import bytes_text, duration_text
 from hone.cli.printable import printable
-from hone.cli.streams import Look, look_of
-from hone.cli.train import (
+from hone.cli.run_flags import (
+    BatchSize,
+    ConfigFile,
     DeepSpeed,
     Endpoint,
+    Epochs,
     Launcher,
+    Model,
     Nnodes,
     NodeRank,
     Nproc,
-    refuse_incomplete,
+    Output,
+    PeakRate,
+    Words,
+    flags_of,
 )
+from hone.cli.streams import Look, look_of
+from hone.cli.train import refuse_incomplete
 
 if TYPE_CHECKING:
     from hone.recipes.advice import Change
@@ -41,35 +48,20 @@ _RED, _GREEN, _DIM, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
 
 def plan(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar=WORDS_METAVAR, help=WORDS_HELP)
-    ] = None,
+    words: Words = None,
     *,
-    model: Annotated[
-        str | None, typer.Option(metavar="FOLDER|HUB_ID", help="Model to start from: model.name.")
-    ] = None,
-    epochs: Annotated[
-        str | None, typer.Option(metavar="NUMBER", help="Passes over the rows: train.epochs.")
-    ] = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(metavar="NUMBER", help="Peak learning rate: train.learning_rate."),
-    ] = None,
-    batch_size: Annotated[
-        str | None, typer.Option(metavar="ROWS", help="Rows per step: train.batch_size.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
-    ] = None,
+    model: Model = None,
+    epochs: Epochs = None,
+    lr: PeakRate = None,
+    batch_size: BatchSize = None,
+    output: Output = None,
     nproc: Nproc = None,
     nnodes: Nnodes = None,
     node_rank: NodeRank = None,
     rdzv_endpoint: Endpoint = None,
     launcher: Launcher = None,
     deepspeed: DeepSpeed = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
-    ] = None,
+    config: ConfigFile = None,
     gpu: Annotated[
         str | None,
         typer.Option(
@@ -83,19 +75,7 @@ def plan(
     Takes the words of `hone train`, ranks and strategy among them. Nothing is loaded and nothing is begun. Exit code 5 where it would not fit; then
     what to change is said, ready to paste.
     """
-    flags = {
-        "model.name": model,
-        "train.epochs": epochs,
-        "train.learning_rate": lr,
-        "train.batch_size": batch_size,
-        "output.dir": output,
-        "compute.nproc": nproc,
-        "compute.nnodes": nnodes,
-        "compute.node_rank": node_rank,
-        "compute.rdzv_endpoint": rdzv_endpoint,
-        "compute.launcher": launcher,
-        "compute.deepspeed": deepspeed,
-    }
+    flags = flags_of(locals())
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [], verb="plan")
     from hone.recipes.advice import advise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,7 +16,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="[ALIAS=]NAME…",
-            help="Runs, RUN@STEP, adapter folders, model folders or hub ids. Adapters of one base share it.",
+            help="Runs, RUN@STEP, trained models (PROJECT/NAME), adapter folders, model folders or hub ids. Adapters of one base share it.",
         ),
     ],
     *,
@@ -56,8 +57,8 @@ def serve(
 ) -> None:
     """Serve runs and models as the OpenAI API has it, until Ctrl-C.
 
-    A run answers as RUN by its newest checkpoint, and as RUN@STEP by each; new ones need no restart. The API key that
-    clients must bring is read from HONE_API_KEY.
+    A run answers as RUN by its newest checkpoint, and as RUN@STEP by each; new ones need no restart. So does what
+    a TrainableModel left: PROJECT/NAME answers as NAME. The API key that clients must bring is read from HONE_API_KEY.
     """
     from hone.serving.open import Limits, open_server, snippets
     from hone.serving.server import Address
@@ -65,7 +66,8 @@ def serve(
     key = os.environ.get("HONE_API_KEY") or None
     address = Address(host, port, key, tuple(allow_host or ()))
     limits = Limits(batch=max_batch, queue=max_queue, tokens=max_tokens)
-    server, served = open_server(names, address, limits=limits, engine=engine, revision=revision)
+    places = [place_of(name) for name in names]
+    server, served = open_server(places, address, limits=limits, engine=engine, revision=revision)
     if as_json:
         told = {
             "event": "ready",
@@ -85,3 +87,19 @@ def serve(
             print("  nothing yet: the run has no checkpoint so far", flush=True)
     sys.stdout.flush()
     server.run()
+
+
+def place_of(name: str) -> str:
+    """`[ALIAS=]PROJECT/NAME[@STEP]` of a trained model with its folder instead; anything else as it is."""
+    from hone.trainable.folder import find_model
+
+    alias, equals, target = name.partition("=")
+    for before, told in (("", name), (f"{alias}=", target if equals else "")):
+        if Path(told).exists():
+            return name
+        path, at, step = told.rpartition("@")
+        is_step = bool(at) and step.isdecimal()
+        found = find_model(path if is_step else told)
+        if found is not None:
+            return f"{before}{found}{f'@{step}' if is_step else ''}"
+    return name

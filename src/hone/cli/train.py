@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hone.cli.curve import curve_text
-from hone.cli.inputs import WORDS_HELP, WORDS_METAVAR, resolve_words
+from hone.cli.inputs import resolve_words
+from hone.cli.run_flags import (
+    BatchSize,
+    ConfigFile,
+    DeepSpeed,
+    Endpoint,
+    Epochs,
+    Launcher,
+    Model,
+    Nnodes,
+    NodeRank,
+    Nproc,
+    Output,
+    PeakRate,
+    Words,
+    flags_of,
+)
 from hone.cli.screen import open_screen
 from hone.config.layers import Resolved
 from hone.errors import ConfigError
@@ -19,51 +34,22 @@ if TYPE_CHECKING:
     from hone.recipes.trained import Trained
 
 
-def _setting(metavar: str, words: str) -> Any:
-    return typer.Option(metavar=metavar, help=words)
-
-
-Nproc = Annotated[str | None, _setting("RANKS", "Processes that share a step: compute.nproc.")]
-Nnodes = Annotated[str | None, _setting("MACHINES", "Machines together: compute.nnodes.")]
-NodeRank = Annotated[str | None, _setting("NUMBER", "Which of them, from 0: compute.node_rank.")]
-Endpoint = Annotated[str | None, _setting("HOST:PORT", "Where they meet: compute.rdzv_endpoint.")]
-Launcher = Annotated[str | None, _setting("local|ray", "Who starts ranks: compute.launcher.")]
-DeepSpeed = Annotated[
-    str | None, _setting("zero2|zero3|FILE", "ZeRO by DeepSpeed: compute.deepspeed.")
-]
-
-
 def train(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar=WORDS_METAVAR, help=WORDS_HELP)
-    ] = None,
+    words: Words = None,
     *,
-    model: Annotated[
-        str | None, typer.Option(metavar="FOLDER|HUB_ID", help="Model to start from: model.name.")
-    ] = None,
-    epochs: Annotated[
-        str | None, typer.Option(metavar="NUMBER", help="Passes over the rows: train.epochs.")
-    ] = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(metavar="NUMBER", help="Peak learning rate: train.learning_rate."),
-    ] = None,
-    batch_size: Annotated[
-        str | None, typer.Option(metavar="ROWS", help="Rows per step: train.batch_size.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Folder of the run: output.dir.")
-    ] = None,
+    model: Model = None,
+    epochs: Epochs = None,
+    lr: PeakRate = None,
+    batch_size: BatchSize = None,
+    output: Output = None,
     nproc: Nproc = None,
     nnodes: Nnodes = None,
     node_rank: NodeRank = None,
     rdzv_endpoint: Endpoint = None,
     launcher: Launcher = None,
     deepspeed: DeepSpeed = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Configuration file, YAML or JSON.")
-    ] = None,
+    config: ConfigFile = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, even if the run can be resumed.")
     ] = False,
@@ -83,19 +69,7 @@ def train(
     Any setting can follow as section.key=value, e.g. train.max_steps=100 tuning.lora.r=8; `hone config show`
     lists them all, and `hone help settings` says which source wins.
     """
-    flags = {
-        "model.name": model,
-        "train.epochs": epochs,
-        "train.learning_rate": lr,
-        "train.batch_size": batch_size,
-        "output.dir": output,
-        "compute.nproc": nproc,
-        "compute.nnodes": nnodes,
-        "compute.node_rank": node_rank,
-        "compute.rdzv_endpoint": rdzv_endpoint,
-        "compute.launcher": launcher,
-        "compute.deepspeed": deepspeed,
-    }
+    flags = flags_of(locals())
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [])
     command = ["hone", *context.obj]

@@ -82,7 +82,12 @@ def _served(name: str, revision: str | None) -> Served:
 
 def _checkpoint(name: str, run: str, step: str, revision: str | None) -> Served:
     """`RUN@STEP` on the command line: this one alone, under the name that says so."""
-    whole = Served(name, run, revision=revision)
+    base = growing_base(Path(run).expanduser())
+    whole = (
+        Served(name, run, revision=revision)
+        if base is None
+        else Growing(name, Path(run).expanduser(), base)
+    )
     place = whole.stand(f"{name}@{step}").place()
     return Served(f"{name}@{step}", str(place.folder))
 

@@ -25,6 +25,10 @@ from hone.runs.disk import Disk, read_regular
 
 ABOUT: Final = "hone.json"
 """In a checkpoint: the gradient steps that it has seen."""
+DEFAULT_FOLDER: Final = ".hone"
+"""Where models lie, at the root of the repository that the working directory lies in."""
+ART_FOLDER: Final = ".art"
+"""The same for `hone.art`."""
 _STEP = re.compile(r"\d{4,}")
 _LONGEST_NAME_BYTES: Final = 200
 
@@ -137,6 +141,27 @@ class ModelFolder:
             where=str(self.path),
             remedy="choose another path for the backend, or change its permissions",
         )
+
+
+def repository_root() -> Path:
+    """The nearest folder from the working directory upwards that git calls its own; else the working directory."""
+    here = Path.cwd()
+    return next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
+
+
+def find_model(target: str) -> Path | None:
+    """The folder of the model that `PROJECT/NAME` names where models lie by default; None where there is none."""
+    project, slash, name = target.partition("/")
+    if not slash:
+        return None
+    try:
+        for root in (DEFAULT_FOLDER, ART_FOLDER):
+            folder = ModelFolder(repository_root() / root, project, name)
+            if folder.steps():
+                return folder.path
+    except ConfigError:  # no such names are given to models
+        return None
+    return None
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

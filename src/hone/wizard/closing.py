@@ -59,15 +59,21 @@ _CURL_KEY: Final = """\
 _BODY: Final = """\
     print(f"  -d {shlex.quote(json.dumps(body, indent=2, ensure_ascii=False))}")
 """
+_AGAIN: Final = """\
+
+    print("\\n--- Serve it again, any time ---\\n")
+    served = shlex.quote(f"{model.project}/{model.name}")
+    print(f"hone serve {served} --port {client.base_url.port}")
+"""
 _NO_KEY: Final = "'    api_key=\"not-needed\",'"
 _SERVERLESS_KEY: Final = "'    api_key=os.environ[\"WANDB_API_KEY\"],'"
 
 
-def closing(model: str, *, is_serverless: bool, is_tracked: bool) -> str:
+def closing(model: str, *, is_serverless: bool, is_tracked: bool, is_ours: bool) -> str:
     """The function `show_usage`; `model` is what the script calls the class of its model.
 
     On managed GPUs the snippets read the key from the environment: no key is ever printed. `is_tracked`: the run is
-    followed by Weights & Biases.
+    followed by Weights & Biases. `is_ours`: the script is for Hone, whose `hone serve` makes the snippets work again.
     """
     parts = [_HEAD.format(model=model)]
     if is_tracked:
@@ -78,4 +84,6 @@ def closing(model: str, *, is_serverless: bool, is_tracked: bool) -> str:
     if is_serverless:
         parts.append(_CURL_KEY)
     parts.append(_BODY)
+    if is_ours and not is_serverless:
+        parts.append(_AGAIN)
     return "".join(parts)

@@ -69,7 +69,13 @@ def script(answers: Answers) -> str:
     is_serverless = answers.text("backend") == "serverless"
     model = f"{framework.prefix}TrainableModel"
     is_tracked = framework.is_art or is_serverless
-    parts += ["\n\n", closing(model, is_serverless=is_serverless, is_tracked=is_tracked), _RUN]
+    end = closing(
+        model,
+        is_serverless=is_serverless,
+        is_tracked=is_tracked,
+        is_ours=not framework.is_art,
+    )
+    parts += ["\n\n", end, _RUN]
     return "".join(parts)
 
 
