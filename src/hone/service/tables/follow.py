@@ -54,9 +54,9 @@ class Follow(Database):
                 values["estimated_finish"] = estimated_finish
             if values:
                 update(connection, "jobs", values, "id = ?", job)
+            self.put_events(connection, job, events)
             for one in checkpoints:
                 self._add_checkpoint(connection, held, one)
-            self.put_events(connection, job, events)
 
     def put_events(
         self, connection: sqlite3.Connection, job: str, events: Sequence[NewEvent]

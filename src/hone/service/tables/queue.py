@@ -22,6 +22,9 @@ LEFT JOIN (SELECT owner, count(*) AS held FROM jobs WHERE status = 'running' AND
   GROUP BY owner) r ON r.owner = j.owner
 WHERE j.wanted = 'run' AND coalesce(r.held, 0) < o.max_running AND (j.status = 'queued'
   OR (j.status = 'running' AND (j.lease_boot IS NOT :boot OR j.lease_until <= :at)))
+  AND (json_extract(j.body, '$.x_hone.trainable') IS NULL OR NOT EXISTS (SELECT 1 FROM jobs b WHERE b.owner = j.owner
+    AND b.model = j.model AND b.seq < j.seq AND b.status NOT IN ('succeeded', 'failed', 'cancelled')
+    AND json_extract(b.body, '$.x_hone.trainable') IS NOT NULL))
 ORDER BY coalesce(r.held, 0), j.priority DESC, j.seq LIMIT 1
 """
 _ORPHANS: Final = """
@@ -36,7 +39,7 @@ class Queue(Follow):
         """The next job for a worker, held by it for `lease_s`; None where there is none.
 
         The owner with the fewest running jobs comes first, then the higher priority, then the older job. A job whose
-        lease ran out is given again, under a new fence.
+        lease ran out is given again, under a new fence. Calls of one trainable model come one after another.
         """
         at, boot = _uptime(), _boot()
         with self.writing() as connection:
@@ -70,6 +73,12 @@ class Queue(Follow):
             where = "id = ? AND fence = ? AND status = 'running'"
             return bool(update(connection, "jobs", values, where, job, fence))
 
+    def abandon(self, worker: str) -> int:
+        """Let everybody have what a worker of this name held that is dead; how many jobs."""
+        with self.writing() as connection:
+            where = "status = 'running' AND lease_owner = ?"
+            return update(connection, "jobs", {"lease_until": 0.0}, where, worker)
+
     def release(
         self,
         job: str,
@@ -83,11 +92,12 @@ class Queue(Follow):
         events: Sequence[NewEvent] = (),
         offset: int | None = None,
         gradient_steps: int = 0,
+        step: int | None = None,
     ) -> Job:
         """Give a job back: succeeded (with the folder of its weights, below the root), failed, cancelled, paused, or
         queued, to be gone on with. The job as it is then. Raises LostLease.
 
-        What its owner asked for meanwhile holds: a job that is queued again may become cancelled or paused, one that is
+        `step` is where a trainable model is now. What its owner asked for meanwhile holds: a job that is queued again may become cancelled or paused, one that is
         paused may be queued.
         """
         with self.writing() as connection:
@@ -113,7 +123,7 @@ class Queue(Follow):
                 self._add_model(connection, held, model_path)
             self._end(connection, held, settled, values, error)
             if settled == "succeeded":
-                self._advance(connection, held, gradient_steps)
+                self._advance(connection, held, gradient_steps, step)
             return Job.of(connection.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone())
 
     def running_jobs(self, worker: str | None = None) -> list[Job]:
@@ -174,15 +184,17 @@ class Queue(Follow):
         said = f"New fine-tuned model created: {job.tuned_name}"
         add_event(connection, job.id, said, created=created, mark="model")
 
-    def _advance(self, connection: sqlite3.Connection, job: Job, gradient_steps: int) -> None:
-        """A call of a trainable model is done: its step counts one more."""
+    def _advance(
+        self, connection: sqlite3.Connection, job: Job, gradient_steps: int, step: int | None
+    ) -> None:
+        """A call of a trainable model is done: it is at `step` now; None is one more than the call was meant for."""
         trainable = job.body.get("x_hone", {}).get("trainable")
         if trainable is None:
             return
         connection.execute(
             "UPDATE trainables SET step = ?, gradient_steps = gradient_steps + ? "
             "WHERE owner = ? AND project = ? AND name = ?",
-            (trainable["expected_step"] + 1, gradient_steps, job.owner, trainable["project"], trainable["name"]),
+            (trainable["expected_step"] + 1 if step is None else step, gradient_steps, job.owner, trainable["project"], trainable["name"]),
         )  # fmt: skip
 
 
