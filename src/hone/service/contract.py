@@ -85,7 +85,7 @@ _OTHERS: Final[dict[str, dict[str, Any]]] = {
 }
 """Answers that are no objects of ours."""
 _OPEN: Final = frozenset({"/health", "/metrics", "/openapi.json"})
-_CHAT: Final = {
+_CHAT: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["model", "messages"],
     "properties": {"model": _TEXT, "messages": {"type": "array", "minItems": 1, "items": {}}},
