@@ -93,6 +93,11 @@ class Follower:
             if self._at == before:
                 break
 
+    @property
+    def offset(self) -> int:
+        """Up to which byte the file was read."""
+        return self._at
+
     def read(self, *, most_bytes: int = 1 << 20) -> Batch:
         """What happened since, up to a checkpoint; at most so many bytes of it, but at least one whole line."""
         batch = Batch(offset=self._at)
