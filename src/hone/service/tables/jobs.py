@@ -24,17 +24,20 @@ class Jobs(Database):
         *,
         digest: str | None = None,
         window_s: int = 86_400,
+        again: bool = True,
+        any_body: bool = False,
         key: Key | None = None,
     ) -> tuple[Job, bool]:
         """A job, in `validating_files`, and whether it is new: a `digest` known within `window_s` gives its job again.
 
-        Raises Refusal where the digest was used for another body, a file is not there, or a quota is reached.
+        Without `again` the digest is only kept, for who may ask another time. Raises Refusal where the digest was used
+        for another body, unless `any_body`, and where a quota is reached.
         """
         body = to_json(new.body)
         with self.writing() as connection:
-            former = _former(connection, owner, digest, self.now() - window_s)
+            former = _former(connection, owner, digest, self.now() - window_s) if again else None
             if former is not None:
-                if former["body"] != body:
+                if former["body"] != body and not any_body:
                     raise Refusal(
                         400,
                         "this idempotency key was used for another request; make a new key for a new request",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import fields
@@ -87,6 +88,14 @@ class Keys(Database):
             if count:
                 self._note(connection, None, None, "key.revoked", key)
         return bool(count)
+
+    def limits_of(self, owner: str) -> Quotas:
+        """An owner's quotas."""
+        with self.reading() as connection:
+            row = connection.execute(
+                "SELECT quotas FROM owners WHERE name = ?", (owner,)
+            ).fetchone()
+        return Quotas() if row is None else Quotas(**json.loads(row["quotas"]))
 
     def note(self, key: Key | None, action: str, subject: str, detail: str = "") -> None:
         """Write into the audit log who did what to which thing."""
