@@ -86,6 +86,7 @@ class Follower:
         self._tokens: dict[int, int] = {}
         self._recent: list[float] = []
         self._first = 0
+        self._is_call = False  # what a call saves on its way is no model
         self.progress = Progress()
         while self._at < offset:
             before = self._at
@@ -129,7 +130,7 @@ class Follower:
 
     def _take(self, event: Event, batch: Batch) -> None:
         told = self._tell(event)
-        if event.name == "saved" and isinstance(event.get("path"), str):
+        if event.name == "saved" and isinstance(event.get("path"), str) and not self._is_call:
             step = int(event["step"])
             if self._is_new(f"checkpoint/{step}"):
                 kept = NewCheckpoint(step, str(event["path"]), self._metrics(step), int(event.time))
@@ -165,7 +166,7 @@ class Follower:
             case "data":
                 return self._of_data(event)
             case "call":
-                self._first = int(event["first"])
+                self._first, self._is_call = int(event["first"]), True
                 self.progress.steps = len(event["counts"])
                 return []
             case "notice":
