@@ -15,7 +15,7 @@ from hone.errors import DataError
 from hone.service import attempt as module
 from hone.service.attempt import Patience
 from hone.service.death import Kills
-from hone.service.order import OUTCOME, RUN, Outcome
+from hone.service.order import OUTCOME, Outcome
 from hone.service.records import Job
 from hone.service.store import Store
 from tests.folders import model_folder
@@ -38,9 +38,7 @@ def all_four(script: Script) -> int | None:
         return script.finish()
     script.step(script.looks)
     if script.looks == 2:
-        script.tell(
-            "saved", step=2, path=str(script.folder / RUN / "checkpoints" / "step-00000002")
-        )
+        script.save(2)
     return None
 
 
@@ -67,6 +65,23 @@ def test_a_job_that_ends_well_is_there_whole(store: Store) -> None:
     said = messages(store, made.id)
     assert said.index("Checkpoint created at step 2") > said.index("Step 2/4: training loss=7.0000")
     assert said[-1] == "The job has successfully completed"
+
+
+def test_a_checkpoint_that_its_run_lets_go_of_is_listed_no_more(store: Store) -> None:
+    made = asked(store)
+
+    def plan(script: Script) -> int | None:
+        if script.looks > 4:
+            return script.finish()
+        script.step(script.looks)
+        script.save(script.looks, keep=2)
+        return None
+
+    done = attempt(store, Scripted(plan))
+    assert done is not None
+    assert [one.step for one in store.checkpoints(made.id)[0]] == [4, 3]
+    assert store.model(f"{made.tuned_name}:ckpt-step-4", BOB) is not None
+    assert store.model(f"{made.tuned_name}:ckpt-step-1", BOB) is None
 
 
 def test_a_worker_that_dies_between_the_end_and_its_word_leaves_nothing_to_do_twice(

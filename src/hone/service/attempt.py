@@ -203,6 +203,16 @@ class Attempt:
             estimated_finish=None if left is None else int(time.time() + left),
         )
 
+        if batch.checkpoints:
+            self._forget_rotated()
+
+    def _forget_rotated(self) -> None:
+        """A run keeps its newest checkpoints only (`train.save_total_limit`); a name that is listed must answer."""
+        known, _ = self._store.checkpoints(self._job.id, limit=1000)
+        gone = [one.step for one in known if not (self._store.root / one.path).is_dir()]
+        if gone:
+            self._store.forget_checkpoints(self._job.id, self._job.fence, gone)
+
     @property
     def _progress(self) -> Progress:
         assert self._follower is not None

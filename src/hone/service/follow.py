@@ -169,6 +169,9 @@ class Follower:
                 self._first, self._is_call = int(event["first"]), True
                 self.progress.steps = len(event["counts"])
                 return []
+            case "resumed":
+                message = f"Training goes on from step {int(event['step']) - self._first}"
+                return [_message(message, f"resumed:{event.time:.6f}")]
             case "notice":
                 return [_of_notice(event)]
             case "halved":
