@@ -108,6 +108,15 @@ def test_a_file_that_lost_its_end_is_read_on(tmp_path: Path) -> None:
     assert drained(follower)[0] == ["step:5"]
 
 
+def test_a_checkpoint_that_nobody_told_of_is_known_by_what_goes_on_from_it(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(step(1) + step(2) + line("resumed", step=2) + step(3))
+    assert drained(Follower(file)) == (
+        ["step:1", "step:2", "resumed:100.500000", "step:3"],
+        [2],
+    )
+
+
 def test_damaged_lines_and_folders_are_not_told(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     secret = "/srv/hone/jobs/j/train.jsonl line 3: bad"
