@@ -264,6 +264,20 @@ def test_a_worker_that_lost_its_job_ends_the_process_and_writes_nothing(store: S
     ]
 
 
+def test_a_job_that_tells_something_all_the_time_is_not_lost(store: Store) -> None:
+    asked(store)
+    began = time.monotonic()
+
+    def plan(script: Script) -> int | None:
+        if time.monotonic() - began > 2.5:
+            return script.finish()
+        return endless(script)
+
+    done = attempt(store, Scripted(plan), patience=Patience(1.0, 0.5, 0.5))
+    assert done is not None
+    assert (done.status, done.attempts) == ("succeeded", 1)
+
+
 @contextlib.contextmanager
 def held(store: Store) -> Generator[None]:
     """Another process has the store to itself."""

@@ -163,8 +163,9 @@ class Attempt:
     def _keep_up(self) -> None:
         """Write what happened, and keep the lease. A store that is busy or full is tried again until the lease ends."""
         with contextlib.suppress(StoreBusy, DiskError):
-            if not self._follow() and time.monotonic() - self._renewed > self._patience.lease_s / 4:
+            if time.monotonic() - self._renewed > self._patience.lease_s / 4:
                 self._renew()
+            self._follow()
 
     def _renew(self) -> None:
         began = time.monotonic()
@@ -202,7 +203,6 @@ class Attempt:
             progress=progress.told(),
             estimated_finish=None if left is None else int(time.time() + left),
         )
-
         if batch.checkpoints:
             self._forget_rotated()
 
