@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compute", action="append", default=[], help="KEY=VALUE for trainable models"
     )
-    parser.add_argument("--device", help="index of the GPU that jobs get; none: the CPU")
+    parser.add_argument(
+        "--device", help="index of the GPU that jobs get; none: all that are visible"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of a job")
     parser.add_argument("--lease", type=float, default=Patience.lease_s, help="seconds")
     parser.add_argument(
