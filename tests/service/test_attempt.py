@@ -209,6 +209,45 @@ def test_a_process_that_dies_three_times_at_one_place_fails_its_job(store: Store
     assert "SIGSEGV" in done.error["message"]
 
 
+def test_a_job_that_takes_its_worker_with_it_each_time_is_not_begun_for_ever(store: Store) -> None:
+    """Each start is the last word of its worker; the twenty-first worker gives it up."""
+    made = asked(store)
+
+    def plan(script: Script) -> int | None:
+        if len(executor.started) == 1:
+            script.step(1)
+            store.abandon("w")
+            assert store.claim("w", -1)
+            return None
+        store.abandon("w")
+        assert store.claim("w", -1)
+        return None
+
+    executor = Scripted(*[plan] * 30)
+    for _ in range(22):
+        done = attempt(store, executor)
+        if done is not None:
+            break
+    assert done is not None
+    assert done.error is not None
+    assert "started 20 times without coming further than step 1" in done.error["message"]
+    assert len(executor.started) == 21
+    assert store.job(made.id).status == "failed"
+
+
+def test_a_fault_of_ours_fails_one_job_and_not_the_worker(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = asked(store)
+    monkeypatch.setattr(module.Follower, "read", lambda self: 1 / 0)
+    done = attempt(store, Scripted(endless))
+    assert done is not None
+    assert done.error is not None
+    assert (done.error["code"], done.status) == ("internal_error", "failed")
+    assert store.running_jobs() == []
+    assert "division" not in "".join(messages(store, made.id))
+
+
 def test_what_a_job_failed_with_is_told_without_folders_of_the_machine(store: Store) -> None:
     made = asked(store)
 
