@@ -241,5 +241,5 @@ def test_rows_that_training_refuses_fail_the_job_with_line_and_reason(root: Path
     error = store.job(job.id).error
     assert error is not None
     assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
-    assert "train.jsonl line 3" in error["message"]
+    assert "where: train.jsonl:3 /messages/0/role" in error["message"]
     assert str(root) not in json.dumps(error)
