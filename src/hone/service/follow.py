@@ -86,12 +86,18 @@ class Follower:
         self._tokens: dict[int, int] = {}
         self._recent: list[float] = []
         self._first = 0
+        self._is_call = False  # what a call saves on its way is no model
         self.progress = Progress()
         while self._at < offset:
             before = self._at
             self.read(most_bytes=min(1 << 20, offset - self._at))
             if self._at == before:
                 break
+
+    @property
+    def offset(self) -> int:
+        """Up to which byte the file was read."""
+        return self._at
 
     def read(self, *, most_bytes: int = 1 << 20) -> Batch:
         """What happened since, up to a checkpoint; at most so many bytes of it, but at least one whole line."""
@@ -124,10 +130,12 @@ class Follower:
 
     def _take(self, event: Event, batch: Batch) -> None:
         told = self._tell(event)
-        if event.name == "saved" and isinstance(event.get("path"), str):
+        # One that was saved by a process which died before it could say so is known by what goes on from it.
+        if event.name in ("saved", "resumed") and not self._is_call:
             step = int(event["step"])
+            path = self._path.parent / "checkpoints" / f"step-{step:08d}"
             if self._is_new(f"checkpoint/{step}"):
-                kept = NewCheckpoint(step, str(event["path"]), self._metrics(step), int(event.time))
+                kept = NewCheckpoint(step, str(path), self._metrics(step), int(event.time))
                 batch.checkpoints.append(kept)
         for one in told:
             if self._is_new(str(one.mark)):
@@ -160,9 +168,12 @@ class Follower:
             case "data":
                 return self._of_data(event)
             case "call":
-                self._first = int(event["first"])
+                self._first, self._is_call = int(event["first"]), True
                 self.progress.steps = len(event["counts"])
                 return []
+            case "resumed":
+                message = f"Training goes on from step {int(event['step']) - self._first}"
+                return [_message(message, f"resumed:{event.time:.6f}")]
             case "notice":
                 return [_of_notice(event)]
             case "halved":

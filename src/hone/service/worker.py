@@ -8,6 +8,7 @@ worker of the same name knows that the former one is dead and goes on with its j
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import platform
@@ -20,10 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from hone.errors import ConfigError, DiskError, HoneError, LockedError
+from hone.errors import DiskError, HoneError, LockedError
 from hone.runs.lock import RunLock
 from hone.service.attempt import Attempt, Patience
 from hone.service.executor import Executor, ThisMachine
+from hone.service.lifeline import hold
+from hone.service.operator import named_models
 from hone.service.preparation import Preparation
 from hone.service.records import Job
 from hone.service.store import Store
@@ -45,7 +48,9 @@ class Worker:
         *,
         slot: str = "0",
         patience: Patience | None = None,
+        end: threading.Event | None = None,
     ) -> None:
+        """`end`, once set, ends it, after giving back what it has, saved."""
         self._store = preparation.store
         self._preparation = preparation
         self._executor = executor
@@ -54,14 +59,10 @@ class Worker:
         folder = preparation.root / "workers"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = RunLock(folder / f"{slot}.lock")
-        self._end = threading.Event()
-
-    def end(self) -> None:
-        """End after giving back, saved, what it has; may be called from anywhere."""
-        self._end.set()
+        self._end = end or threading.Event()
 
     def run(self, *, until_idle: bool = False) -> None:
-        """Work until `end`; with `until_idle`, until no job can be claimed. Raises LockedError where the slot is taken."""
+        """Work until the end; with `until_idle`, until no job can be claimed. Raises LockedError where the slot is taken."""
         self._take_slot()
         try:
             self._store.abandon(self.name)
@@ -111,21 +112,26 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s worker {said.slot}: %(message)s"
     )
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     try:
         store = Store(Path(said.root))
-        preparation = Preparation(store, bases_of(said.model), _settings(said.compute))
+        preparation = Preparation(store, named_models(said.model), _settings(said.compute))
         worker = Worker(
-            preparation, _executor(said), slot=said.slot, patience=Patience(lease_s=said.lease)
+            preparation,
+            _executor(said),
+            slot=said.slot,
+            patience=Patience(lease_s=said.lease),
+            end=asked,
         )
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            worker.end()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
         if said.lifeline:
-            threading.Thread(target=_end_with_input, args=(worker,), daemon=True).start()
+            hold(sys.stdin.fileno(), asked.set)
         worker.run(until_idle=said.until_idle)
     except HoneError as error:
         logger.error("%s", error)
@@ -133,26 +139,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def bases_of(said: Sequence[str]) -> dict[str, str]:
-    """`NAME=FOLDER_OR_HUB_ID`, or a folder or hub id alone, by the name that the service knows. Raises ConfigError."""
-    found: dict[str, str] = {}
-    for one in said:
-        name, equals, target = one.partition("=")
-        if not equals:
-            target = one
-            name = Path(one).expanduser().resolve().name if Path(one).expanduser().is_dir() else one
-        if not name or not target or name in found:
-            raise ConfigError(
-                f"--model {one!r}: a name stands once, before a folder or hub id",
-                remedy="e.g. --model small=Qwen/Qwen3-0.6B",
-            )
-        found[name] = target
-    return found
-
-
 def _settings(said: Sequence[str]) -> dict[str, Any]:
-    import json
-
+    """`KEY=VALUE`, values as JSON where they are that."""
     found: dict[str, Any] = {}
     for one in said:
         name, _, value = one.partition("=")
@@ -171,12 +159,6 @@ def _executor(said: argparse.Namespace) -> Executor:
     return ThisMachine(device=said.device, threads=said.threads)
 
 
-def _end_with_input(worker: Worker) -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
-    worker.end()
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hone.service.worker", description=__doc__)
     parser.add_argument("--root", required=True, help="the service's folder")
@@ -185,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compute", action="append", default=[], help="KEY=VALUE for trainable models"
     )
-    parser.add_argument("--device", help="index of the GPU that jobs get; none: the CPU")
+    parser.add_argument(
+        "--device", help="index of the GPU that jobs get; none: all that are visible"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of a job")
     parser.add_argument("--lease", type=float, default=Patience.lease_s, help="seconds")
     parser.add_argument(
