@@ -254,7 +254,7 @@ def _keep(state: State, content: bytes, filename: str, about: Body) -> Body:
 
 
 def _register(state: State, body: Body) -> Body:
-    unknown = set(body) - {"project", "name", "base_model", "lora_config"}
+    unknown = set(body) - {"project", "name", "base_model"}
     if unknown:
         raise Refusal(400, "unknown", sorted(unknown)[0])
     if body["base_model"] != BASE:
@@ -262,7 +262,7 @@ def _register(state: State, body: Body) -> Body:
     place = (body["project"], body["name"])
     return state.models.setdefault(place, {
         "object": "x_hone.model", "project": place[0], "name": place[1], "base_model": BASE, "step": 0,
-        "inference_name": f"{place[0]}/{place[1]}@0", "gradient_steps": 0, "lora_config": body.get("lora_config"),
+        "inference_name": f"{place[0]}/{place[1]}@0", "gradient_steps": 0,
     })  # fmt: skip
 
 

@@ -247,9 +247,11 @@ def test_what_a_service_does_not_take_is_refused(service: FakeService, more: dic
 
 def test_the_adapters_settings_reach_the_service(service: FakeService) -> None:
     with opened(service) as backend:
-        model(lora_config={"rank": 4}).blocking.register(backend)
-    (kept,) = service.state.models.values()
-    assert kept["lora_config"]["rank"] == 4
+        one = model(lora_config={"rank": 4})
+        one.blocking.register(backend)
+        one.blocking.train_sft([row()])
+    (body,) = service.state.bodies
+    assert body["x_hone"]["trainable"]["settings"]["lora_config"]["rank"] == 4
 
 
 def test_rates_must_fit_the_batches(service: FakeService) -> None:

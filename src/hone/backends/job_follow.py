@@ -52,7 +52,7 @@ class JobFollower:
         while True:
             # The state first: events that are read after it include all that led to it.
             self.job = self._patiently(lambda: self.api.job(self.id))
-            fresh = self._patiently(self._unseen)
+            fresh = self.events_so_far()
             yield from fresh
             if self.has_ended:
                 return
@@ -62,6 +62,10 @@ class JobFollower:
                 time.sleep(_SOON_SECONDS)
             else:
                 self.stop.wait(pause)
+
+    def events_so_far(self) -> list[Answer]:
+        """What happened up to now and was not told yet, oldest first."""
+        return self._patiently(self._unseen)
 
     def _unseen(self) -> list[Answer]:
         """Events that were not told yet, oldest first."""

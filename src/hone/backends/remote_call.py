@@ -107,6 +107,8 @@ class RemoteCall:
     step: int
     rows: RowsFile
     config: TrainSFTConfig
+    settings: Mapping[str, Any]
+    """Of the adapter; empty where nothing was said."""
     verbose: bool
     told_once: set[str]
     patience_seconds: float
@@ -177,7 +179,7 @@ class RemoteCall:
         )
 
     def _trainable(self, batch: int, call: str) -> Answer:
-        return {
+        told: Answer = {
             "project": self.project,
             "name": self.name,
             "expected_step": self.step,
@@ -185,12 +187,14 @@ class RemoteCall:
             "batch_size": batch,
             "call": call,
         }
+        return told | ({"settings": dict(self.settings)} if self.settings else {})
 
     def _digest(self, batch: int, attempt: int) -> str:
         """The same for the same rows, numbers and step: so a call that is made again finds its job."""
         rates = self.config.learning_rate
         listed = [rate.hex() for rate in map(float, rates if isinstance(rates, list) else [rates])]
         told = [self.project, self.name, self.step, self.rows.sha256, listed, batch, attempt]
+        told += [dict(self.settings)] if self.settings else []
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
     def _send(self, call: str) -> str:

@@ -158,8 +158,6 @@ class ServerlessBackend:
             "name": model.name,
             "base_model": model.base_model,
         }
-        if model.lora_config is not None:
-            body["lora_config"] = asdict(model.lora_config)
         told = self._patiently(lambda: self._open().post("/x_hone/models", body))
         self._models[id(model)] = _Known(told)
         weakref.finalize(model, self._models.pop, id(model), None)
@@ -191,6 +189,7 @@ class ServerlessBackend:
                     rows=rows,
                     config=config,
                     verbose=verbose,
+                    settings=_settings(model),
                     told_once=known.told_once,
                     patience_seconds=self._patience,
                     stop=stop,
@@ -244,6 +243,11 @@ def _refuse_settings(model: TrainableModel) -> None:
                 where=where,
                 remedy="remove it",
             )
+
+
+def _settings(model: TrainableModel) -> Answer:
+    """What is said of the adapter, which begins with the model's first call."""
+    return {} if model.lora_config is None else {"lora_config": asdict(model.lora_config)}
 
 
 def _path(told: Answer) -> str:
