@@ -222,6 +222,12 @@ def answer(state: State, method: str, words: list[str], body: Body, query: dict[
             model = state.models[_known(state.models, (project, name))]
             state.bodies.append(body)
             return model
+        case ["GET", "models"]:
+            own = [
+                f"{project}/{name}@{one['step']}" for (project, name), one in state.models.items()
+            ]
+            names = [BASE, f"ft:{BASE}:org::abcdefgh", *own]
+            return {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
         case ["POST", "fine_tuning", "jobs"]:
             return _create(state, body)
         case ["GET", "fine_tuning", "jobs"]:

@@ -38,7 +38,10 @@ class Unreachable(RemoteError):
 class JobApi:
     """A client of one service. Safe to call from several threads; redirects are not followed."""
 
-    def __init__(self, address: ServiceAddress) -> None:
+    def __init__(
+        self, address: ServiceAddress, *, timeout_seconds: float = _TIMEOUT_SECONDS
+    ) -> None:
+        """`timeout_seconds` bounds one request. Raises EnvironmentFault without the package openai."""
         try:
             from openai import DefaultHttpxClient, OpenAI, Timeout
         except ImportError as error:
@@ -47,7 +50,7 @@ class JobApi:
                 remedy="pip install openai",
             ) from error
         self.address = address
-        limit = Timeout(_TIMEOUT_SECONDS, connect=_CONNECT_SECONDS)
+        limit = Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS))
         web = DefaultHttpxClient(
             follow_redirects=False,
             trust_env=not address.is_loopback,  # no proxy stands between this machine and itself
@@ -58,6 +61,7 @@ class JobApi:
             base_url=address.url,
             max_retries=0,  # `persist` tries again, and says so
             http_client=web,
+            timeout=limit,
         )
         if "openai.com" not in address.url:  # read from the environment, and no stranger's business
             self._client.organization = self._client.project = None
