@@ -27,6 +27,8 @@ class Call:
     """A learning rate for each batch, or one for all."""
     train_on: str
     """`all` assistant turns, or the `last`."""
+    name: str = ""
+    """Kept with the checkpoint that comes of it, so that whoever asked can find it again."""
 
     @cached_property
     def fingerprint(self) -> str:

@@ -161,7 +161,7 @@ class Trainee:
             }
         )
         outcome = self._loop(built, steps, call, figures, pending, resume or state)
-        return self._keep(built, outcome, step, position, len(steps), dropped, pending)
+        return self._keep(built, outcome, step, position, len(steps), dropped, pending, call.name)
 
     def _keep(
         self,
@@ -172,6 +172,7 @@ class Trainee:
         steps: int,
         dropped: int,
         pending: CheckpointStore,
+        name: str,
     ) -> Called:
         """Make the call's end the model's state: the optimizer's first, the checkpoint's name last."""
         last = pending.latest(self._say)
@@ -183,7 +184,7 @@ class Trainee:
             )
         self._checkpoints.settle(last)
         now = Position(position.gradient_steps + steps, outcome.steps)
-        self._write(built, step=step + 1, position=now)
+        self._write(built, step=step + 1, position=now, call=name)
         self._folder.update_identity(pending=None)
         shutil.rmtree(pending.folder, ignore_errors=True)
         return Called(step + 1, steps, now.gradient_steps, outcome.loss, dropped)
@@ -384,7 +385,16 @@ class Trainee:
         )
         self._is_quick = True
 
-    def _write(self, built: Built, *, step: int, position: Position) -> None:
+    def made_by(self, name: str) -> Called | None:
+        """What the call of this name came to, if a checkpoint came of it; None where it is yet to train."""
+        step = self._checkpoints.made_by(name)
+        if step is None:
+            return None
+        position, before = self._checkpoints.position(step), self._checkpoints.position(step - 1)
+        steps = position.gradient_steps - before.gradient_steps
+        return Called(step, steps, position.gradient_steps, None, 0)
+
+    def _write(self, built: Built, *, step: int, position: Position, call: str = "") -> None:
         self._say("phase", name="saving")
         path = self._checkpoints.write(
             step,
@@ -393,6 +403,7 @@ class Trainee:
             built=built,
             tokenizer=self._tokenizer,
             template=self._template.source,
+            call=call,
         )
         self._say("checkpoint", step=step, path=str(path), gradient_steps=position.gradient_steps)
 

@@ -56,11 +56,18 @@ class TraineeCheckpoints:
             (int(p.name) for p in self._path.iterdir() if _NAME.fullmatch(p.name)), default=None
         )
 
+    def made_by(self, call: str) -> int | None:
+        """The step of the checkpoint that a call of this name made; None where it made none."""
+        for folder in sorted(self._path.iterdir(), reverse=True):
+            if _NAME.fullmatch(folder.name) and _about(folder).get("call") == call:
+                return int(folder.name)
+        return None
+
     def position(self, step: int) -> Position:
         """Where a checkpoint stands. One that another program wrote, or whose weights were changed, has no state."""
         folder = self.folder(step)
         try:
-            told: dict[str, Any] = json.loads((folder / _ABOUT).read_bytes())
+            told = _about(folder)
             is_ours = told["weights_sha256"] == sha256_of(folder / _WEIGHTS)
             return Position(int(told["gradient_steps"]), int(told["state_step"]) if is_ours else -1)
         except (OSError, ValueError, KeyError, TypeError):
@@ -102,8 +109,12 @@ class TraineeCheckpoints:
         built: Built,
         tokenizer: TextTokenizer,
         template: str,
+        call: str = "",
     ) -> Path:
-        """Write the adapter as it is now; the folder gets its name last. Raises DiskError."""
+        """Write the adapter as it is now; the folder gets its name last. `call` is the name of the call that made it.
+
+        Raises DiskError.
+        """
         final = self.folder(step)
         beside = self._path / f".writing-{final.name}"
         try:
@@ -126,6 +137,7 @@ class TraineeCheckpoints:
                 "gradient_steps": position.gradient_steps,
                 "state_step": position.state_step,
                 "weights_sha256": sha256_of(beside / _WEIGHTS),
+                **({"call": call} if call else {}),
             }
             self._disk.replace_file(beside / _ABOUT, (json.dumps(about, indent=1) + "\n").encode())
             self._disk.fsync_folder(beside)
@@ -139,6 +151,15 @@ class TraineeCheckpoints:
                 remedy="free some space; the same call goes on where it stopped",
             ) from error
         return final
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; nothing where it cannot be read."""
+    try:
+        told: dict[str, Any] = json.loads((folder / _ABOUT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told
 
 
 def _card(base_name: str, step: int, position: Position) -> str:

@@ -28,6 +28,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _OPEN_PATHS: Final = frozenset({"/health"})
+_DIGITS: Final = 18  # of a length; longer ones are no sizes
+_SAFE: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,11 @@ class Rules:
     body_bytes: int = 16 * 2**20
     """Largest body."""
     body_s: float = 60.0
-    """Time for a body to come."""
+    """Time for a body to come, and as much more as its bytes take at `slowest`."""
+    slowest: float = 64 * 2**10
+    """Bytes a second."""
+    larger: Callable[[str], int | None] | None = None
+    """The largest body of a path, where it is not `body_bytes`."""
 
 
 class Gate:
@@ -66,10 +77,7 @@ class Gate:
                 begun = True
                 marks = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store")]
                 headers = [*message.get("headers", []), *marks]
-                message = {
-                    **message,
-                    "headers": [*headers, (b"x-content-type-options", b"nosniff")],
-                }
+                message = {**message, "headers": [*headers, *_SAFE]}
             await send(message)
 
         try:
@@ -98,8 +106,9 @@ class Gate:
                 if value is not None and _host(value) not in self._rules.hosts:
                     raise Refusal(403, f"this server is not called by that name ({name} header)")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._rules.body_bytes:
-            raise self._too_large()
+        most = self._most(scope)
+        if not length.isdecimal() or len(length) > _DIGITS or int(length) > most:
+            raise _too_large(most)
         if self._key is not None and scope["path"] not in _OPEN_PATHS:
             kind, _, given = headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not hmac.compare_digest(_digest(given), self._key):
@@ -114,7 +123,7 @@ class Gate:
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         """Bodies within their size and time."""
-        del scope
+        most = self._most(scope)
         taken = 0
         is_whole = False
         deadline = asyncio.get_running_loop().time() + self._rules.body_s
@@ -123,7 +132,7 @@ class Gate:
             nonlocal taken, is_whole
             if is_whole:
                 return await receive()
-            left = deadline - asyncio.get_running_loop().time()
+            left = deadline + taken / self._rules.slowest - asyncio.get_running_loop().time()
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
             except TimeoutError as error:
@@ -132,15 +141,20 @@ class Gate:
                 raise Refusal(408, "the body took too long to come", headers=headers) from error
             taken += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
-            if taken > self._rules.body_bytes:
-                raise self._too_large()
+            if taken > most:
+                raise _too_large(most)
             return message
 
         return receiving
 
-    def _too_large(self) -> Refusal:
-        most = self._rules.body_bytes
-        return Refusal(413, f"the body is larger than {most:,} bytes", code="request_too_large")
+    def _most(self, scope: Scope) -> int:
+        rules = self._rules
+        larger = None if rules.larger is None else rules.larger(str(scope["path"]))
+        return rules.body_bytes if larger is None else larger
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, f"the body is larger than {most:,} bytes", code="request_too_large")
 
 
 def print_fault(error: BaseException, request_id: str) -> None:

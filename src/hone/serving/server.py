@@ -65,7 +65,7 @@ class Server:
     def __init__(self, writer: Writer, address: Address, *, most_tokens: int = 2048) -> None:
         self._writer = writer
         rules = address.rules
-        self._socket = _listen(address)
+        self._socket = listen(address)
         self.port: int = self._socket.getsockname()[1]
         self._answering = Answering(writer, most_tokens=most_tokens)
         app: Any = make_app(self._answering, rules)
@@ -94,7 +94,7 @@ class Server:
     def run(self) -> None:
         """Serve on this thread until SIGINT, SIGTERM or `stop`; afterwards everything is freed."""
         try:
-            with _signals_left():
+            with signals_left():
                 self._uvicorn.run(sockets=[self._socket])
         finally:
             self._answering.close()
@@ -124,7 +124,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def _signals_left() -> Generator[None]:
+def signals_left() -> Generator[None]:
     """uvicorn ends at a signal and then raises it anew: by then it has been heeded, and there is more to free."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -141,7 +141,8 @@ def _heeded(*_: object) -> None:
     """The signal has been answered already."""
 
 
-def _listen(address: Address) -> socket.socket:
+def listen(address: Address) -> socket.socket:
+    """A socket that listens. Raises EnvironmentFault where the port is taken."""
     kind = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     made = socket.socket(kind, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

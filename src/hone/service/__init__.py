@@ -1,0 +1,1 @@
+"""The job service: the OpenAI fine-tuning API on own hardware."""
