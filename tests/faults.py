@@ -19,6 +19,7 @@ FAULTS = {
     14: "two trainers of one run: the second is refused, a dead one's lock is free",
     15: "the clock jumps",
     16: "a port in use, addresses of either kind, proxies in the environment",
+    17: "the network: connections refused, lost, stalled, cut short, answered by something else",
     18: "a teacher's API: refusals, limits, faults, half and malformed answers, another model, a budget's end",
     32: "state of another version, optimizer, decomposition or number of ranks",
     33: "settings or rows changed between a run and its resume",

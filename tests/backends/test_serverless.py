@@ -15,7 +15,9 @@ import pytest
 
 from hone import ServerlessBackend, TrainableModel, TrainSFTConfig, Trajectory, train_sft_from_file
 from hone.backends import row_upload
-from hone.errors import ConfigError, EnvironmentFault, HoneError, OutOfMemory, RemoteError
+from hone.backends.remote_history import RemoteHistory
+from hone.errors import ConfigError, DiskError, EnvironmentFault, OutOfMemory, RemoteError
+from hone.trainable import history
 from tests.backends.fake_service import BASE, KEY, FakeService, fake_service
 from tests.folders import chat_rows
 
@@ -24,6 +26,12 @@ from tests.folders import chat_rows
 def service() -> Iterator[FakeService]:
     with fake_service() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def row(text: str = "b") -> Trajectory:
@@ -178,7 +186,7 @@ def test_a_script_that_was_killed_finds_its_job(service: FakeService, caplog: py
 
 
 def test_a_failed_call_may_be_made_again(service: FakeService) -> None:
-    service.state.error = {"code": "OutOfMemory", "message": "72 GiB are needed", "param": None}
+    service.state.error = {"code": "out_of_memory", "message": "72 GiB are needed", "param": None}
     with opened(service) as backend:
         one = model()
         one.blocking.register(backend)
@@ -235,7 +243,6 @@ def test_a_job_that_someone_cancels_is_a_failure(service: FakeService) -> None:
     [
         ({"_internal_config": {"engine_args": {"gpu_memory_utilization": 0.7}}}, "_internal_config"),
         ({"entity": "team"}, "entity"),
-        ({"base_path": "models"}, "base_path"),
         ({"base_model": "other"}, "base_model.*\n?.*no base model|no base model"),
     ],
 )  # fmt: skip
@@ -287,9 +294,46 @@ def test_a_file_in_one_call(service: FakeService, tmp_path: Path) -> None:
     assert callable(train_sft_from_file)
 
 
-def test_log_says_that_nothing_lies_here(service: FakeService) -> None:
+def test_the_history_is_kept_here_too(service: FakeService, here: Path) -> None:
     with opened(service) as backend:
         one = model()
         one.blocking.register(backend)
-        with pytest.raises(HoneError, match="keeps none here"):
-            one.blocking.log([row()])
+        for reward, shown in ((1.0, True), (5.0, True), (2.0, False)):
+            one.blocking.train_sft([row(str(reward)), row("x"), row("y")], log_metrics=shown)
+            one.blocking.log([row()], metrics={"reward": reward})
+        folder = one.folder
+        assert folder is not None
+        assert folder.path == here / ".hone/serverless/it's ü/models/agent 1"
+        rows = history.read(folder.history)
+        steps = [(r["step"], r["sft/loss/train"]) for r in rows if "sft/gradient_step" in r]
+        assert steps == [(1, 1.0), (1, 0.5), (2, 1.0), (2, 0.5)]
+        calls = [r for r in rows if "time/step_wall_s" in r]
+        assert [(r["step"], r["loss/train"]) for r in calls] == [(1, 0.75), (2, 0.75)]
+        assert [r["data/step_num_gradient_steps"] for r in calls] == [2, 2]
+        one.blocking.delete_checkpoints()
+    assert service.state.bodies[-1] == {"keep": [2]}, "the best by val/reward"
+
+
+def test_a_job_that_is_followed_again_is_told_once(service: FakeService) -> None:
+    with opened(service) as backend:
+        one = model()
+        one.blocking.register(backend)
+        one.blocking.train_sft([row(), row(), row()])
+        folder, (job,) = one.folder, service.state.jobs
+        assert folder is not None
+        before = folder.history.read_bytes()
+        again = RemoteHistory(folder, job, 1, is_kept=True)
+        for step in (1, 2):
+            again.hear({"train_loss": 1.0}, step)
+        again.finish(seconds=1.0)
+        assert folder.history.read_bytes() == before
+        again.hear({"train_loss": 1.0}, 3)
+        assert folder.history.read_bytes() != before
+
+
+def test_a_history_that_cannot_be_kept_is_said_before_anything_runs(
+    service: FakeService, here: Path
+) -> None:
+    (here / "file").write_text("in the way")
+    with opened(service) as backend, pytest.raises(DiskError, match="history"):
+        model(base_path=str(here / "file")).blocking.register(backend)

@@ -127,7 +127,7 @@ def test_a_failure_says_why_and_in_its_exit_code(
     service: FakeService, rows: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service.state.error = {
-        "code": "OutOfMemory",
+        "code": "out_of_memory",
         "message": "72 GiB\x1b[2J are needed",
         "param": None,
     }

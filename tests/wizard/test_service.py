@@ -102,6 +102,7 @@ def test_the_script_trains_on_the_service(
     answers = complete(tmp_path, scenario, backend="serverless", base_model=BASE, **more)
     path = tmp_path / "sft_train.py"
     path.write_text(script(answers), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HONE_BASE_URL", service.url)
     monkeypatch.setenv("HONE_API_KEY", KEY)
     runpy.run_path(str(path), run_name="__main__")

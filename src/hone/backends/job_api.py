@@ -19,7 +19,7 @@ from hone.errors import ConfigError, EnvironmentFault, HoneError, RemoteError
 Answer = dict[str, Any]
 _T = TypeVar("_T")
 
-_TIMEOUT_SECONDS: Final = 600.0
+_TIMEOUT_SECONDS: Final = 120.0  # without a byte
 _CONNECT_SECONDS: Final = 5.0
 _TOO_MANY: Final = 429
 _PASSING: Final = frozenset({408, 409, _TOO_MANY})

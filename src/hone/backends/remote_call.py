@@ -8,6 +8,7 @@ import logging
 import math
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,19 +17,20 @@ from typing import IO, Any, Final, cast
 
 from hone.backends.job_api import Answer, JobApi, persist
 from hone.backends.job_follow import ENDED, JobFollower
+from hone.backends.remote_history import RemoteHistory
 from hone.backends.row_upload import send_rows
 from hone.errors import (
-    BudgetReached,
     ConfigError,
     DataError,
     DiskError,
-    EnvironmentFault,
     HoneError,
+    ModelError,
     NonFiniteError,
     OutOfMemory,
     RankLost,
     RemoteError,
 )
+from hone.trainable.folder import ModelFolder
 from hone.trainable.progress import Progress
 from hone.trainable.settings import TrainSFTConfig, resolve_sft_batch_size
 from hone.trainable.trajectory import Trajectory, row_of
@@ -40,11 +42,15 @@ _KEPT_SECONDS: Final = 7 * 24 * 3600
 _ATTEMPTS: Final = 50
 _MAKER: Final = "hone_client"
 _FAULTS: Final[Mapping[str, type[HoneError]]] = {
-    kind.__name__: kind
-    for kind in (
-        BudgetReached, ConfigError, DataError, DiskError, EnvironmentFault, NonFiniteError, OutOfMemory, RankLost,
-    )
-}  # fmt: skip
+    "disk_error": DiskError,
+    "invalid_config": ConfigError,
+    "invalid_model": ModelError,
+    "invalid_training_file": DataError,
+    "loss_not_finite": NonFiniteError,
+    "out_of_memory": OutOfMemory,
+    "rank_lost": RankLost,
+}
+"""By the code of a job's error; what is not among them is a RemoteError."""
 
 
 class RowsFile:
@@ -113,6 +119,9 @@ class RemoteCall:
     told_once: set[str]
     patience_seconds: float
     stop: threading.Event
+    folder: ModelFolder
+    """Where the model's history is kept on this machine."""
+    log_metrics: bool
 
     def run(self) -> tuple[int, float | None]:
         """Gradient steps, and the loss of the last one. Raises HoneError; the model is then as it was."""
@@ -134,6 +143,10 @@ class RemoteCall:
     def _follow(self, job: Answer, progress: Progress | None) -> tuple[int, float | None]:
         steps: int = 0
         loss: float | None = None
+        began = time.monotonic()
+        history = RemoteHistory(
+            self.folder, str(job["id"]), self.step + 1, is_kept=self.log_metrics
+        )
         follower = JobFollower(
             self.api, job, lambda text: _say(text, progress), self.stop, self.patience_seconds
         )
@@ -141,6 +154,7 @@ class RemoteCall:
             data: Mapping[str, Any] = event.get("data") or {}
             if event.get("type") == "metrics" and data.get("train_loss") is not None:
                 steps, loss = steps + 1, float(data["train_loss"])
+                history.hear(data, steps)
                 if progress is not None:
                     told = {"loss": loss, "learning_rate": data.get("learning_rate") or 0.0}
                     progress.step(steps, told, 0)
@@ -149,6 +163,7 @@ class RemoteCall:
         self._tidy(str(job.get("training_file") or ""))
         if follower.job.get("status") != "succeeded":
             raise fault_of(follower.job)
+        history.finish(seconds=time.monotonic() - began)
         return steps, loss
 
     def _job(self, batch: int) -> Answer:

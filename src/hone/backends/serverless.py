@@ -10,22 +10,25 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from hone.backends.job_api import Answer, JobApi, persist
 from hone.backends.job_follow import PATIENCE_SECONDS
 from hone.backends.remote_call import RemoteCall, RowsFile
 from hone.backends.service_address import find_service
-from hone.errors import ConfigError, EnvironmentFault
+from hone.errors import ConfigError, DiskError, EnvironmentFault
 from hone.trainable.backend import Endpoint, SFTResult
+from hone.trainable.folder import DEFAULT_FOLDER, ModelFolder, repository_root
 from hone.trainable.model import TrainableModel
 from hone.trainable.settings import Internals, TrainSFTConfig
 from hone.trainable.trajectory import Trajectory
 
 logger = logging.getLogger("hone")
 _T = TypeVar("_T")
+_APART: Final = "serverless"
 
 
 @dataclass
@@ -33,6 +36,8 @@ class _Known:
     """A registered model, as the service last told of it."""
 
     told: Answer
+    folder: ModelFolder
+    """What is kept of it on this machine: its history."""
     told_once: set[str] = field(default_factory=set[str])
     """Notices that the user has heard."""
 
@@ -47,8 +52,11 @@ class ServerlessBackend:
 
     `base_url` unset is HONE_BASE_URL, else this machine's `hone service`; `api_key` unset is HONE_API_KEY, where a key
     is best left. A call of `train_sft` is a job of the service: a lost connection is awaited for `patience_seconds`,
-    and the same call made again, by a script that was killed for instance, finds its job and follows on.
+    and the same call made again, by a script that was killed for instance, finds its job and follows on. The history of
+    a model is kept here too, in `.hone/serverless/<project>/models/<name>/`; `base_path` of the model says where else.
     """
+
+    folder_name = DEFAULT_FOLDER
 
     def __init__(
         self,
@@ -159,9 +167,25 @@ class ServerlessBackend:
             "base_model": model.base_model,
         }
         told = self._patiently(lambda: self._open().post("/x_hone/models", body))
-        self._models[id(model)] = _Known(told)
+        folder = self._folder(model)
+        self._models[id(model)] = _Known(told, folder)
         weakref.finalize(model, self._models.pop, id(model), None)
-        model.settle(self, None)
+        model.settle(self, folder)
+
+    def _folder(self, model: TrainableModel) -> ModelFolder:
+        """Where its history is kept here: apart from models that lie here as a whole."""
+        said = None if model.base_path is None else Path(model.base_path).expanduser()
+        root = (said or repository_root() / self.folder_name) / _APART
+        folder = ModelFolder(root, model.project, model.name)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(
+                f"cannot make the folder of the model's history: {error.strerror or error}",
+                where=str(folder.path),
+                remedy="say another one: TrainableModel(base_path=...)",
+            ) from error
+        return folder
 
     def _train(
         self,
@@ -172,7 +196,6 @@ class ServerlessBackend:
         log_metrics: bool,
         stop: threading.Event,
     ) -> SFTResult:
-        del log_metrics  # the service keeps them with the model
         self._of(model)
         api = self._open()
         self._stops.add(stop)
@@ -193,6 +216,8 @@ class ServerlessBackend:
                     told_once=known.told_once,
                     patience_seconds=self._patience,
                     stop=stop,
+                    folder=known.folder,
+                    log_metrics=log_metrics,
                 )
                 steps, loss = call.run()
             return SFTResult(self._refresh(model).step, steps, loss, None)
@@ -236,7 +261,7 @@ def _refuse_settings(model: TrainableModel) -> None:
             where=where,
             remedy="remove it, or take LocalBackend",
         )
-    for setting in ("entity", "id", "run_id", "base_path"):
+    for setting in ("entity", "id", "run_id"):
         if getattr(model, setting) is not None:
             raise ConfigError(
                 f"{setting} has no meaning here: at a service a model is known by its project, its name and the key",

@@ -12,7 +12,7 @@ from hone.errors import ConfigError, EnvironmentFault
 
 URL_VARIABLE: Final = "HONE_BASE_URL"
 KEY_VARIABLE: Final = "HONE_API_KEY"
-DEFAULT_PORT: Final = 8200
+DEFAULT_PORT: Final = 8500
 """Where `hone service` listens when nobody says."""
 DEFAULT_URL: Final = f"http://127.0.0.1:{DEFAULT_PORT}/v1"
 _THEIRS: Final = "WANDB_API_KEY"
