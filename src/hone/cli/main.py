@@ -67,6 +67,12 @@ VERBS = (
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
     Verb("serve", "hone.cli.serve:serve", "Serve runs and models to OpenAI clients."),
+    Verb(
+        "service",
+        "hone.cli.service:app",
+        "Serve fine-tuning jobs to OpenAI clients; make keys.",
+        is_group=True,
+    ),
     Verb("jobs", "hone.cli.jobs:app", "Jobs of a training service: create, watch.", is_group=True),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),

@@ -13,14 +13,22 @@ from starlette.responses import JSONResponse, Response
 from hone import __version__
 from hone.errors import DiskError, HoneError
 from hone.service.desk import Desk
-from hone.service.routes import files, jobs, models
+from hone.service.routes import files, jobs, models, state, trainables, uploads
 from hone.service.routes.files import largest_upload
 from hone.service.tables.database import StoreBusy
-from hone.serving.gate import App, Gate, Rules
+from hone.serving.gate import App, Gate, Message, Receive, Rules, Scope, Send
 from hone.serving.refusal import Refusal, error_object, refusal_of
 
 _MOST_FILE_BYTES = 512 * 2**20
-_ROUTERS = (files.router, jobs.router, models.router)
+_METHODS = frozenset({"DELETE", "GET", "POST"})
+_ROUTERS = (
+    state.router,
+    files.router,
+    uploads.router,
+    jobs.router,
+    models.router,
+    trainables.router,
+)
 
 
 def make_app(desk: Desk, hosts: frozenset[str] | None) -> App:
@@ -30,7 +38,23 @@ def make_app(desk: Desk, hosts: frozenset[str] | None) -> App:
         body_bytes=desk.operator.most_body_bytes,
         larger=partial(largest_upload, file_bytes=_MOST_FILE_BYTES),
     )
-    return Gate(make_api(desk), rules)
+    return _counted(desk, Gate(make_api(desk), rules))
+
+
+def _counted(desk: Desk, app: App) -> App:
+    """Count answers by method and status."""
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+                told = (method, int(message["status"]))
+                desk.answered[told] = desk.answered.get(told, 0) + 1
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return counting
 
 
 def make_api(desk: Desk) -> FastAPI:

@@ -7,6 +7,7 @@ import json
 import secrets
 from typing import Any, Final
 
+from hone.errors import HoneError
 from hone.service.bodies import CreateJob, TrainableCall
 from hone.service.desk import Desk
 from hone.service.records import Job, Key, NewJob
@@ -18,6 +19,7 @@ from hone.service.translation import (
     settle,
 )
 from hone.serving.refusal import Refusal
+from hone.trainable.settings import LoRAConfig
 
 WINDOW_S: Final = 600
 """How long a repeated request without a key of its own is known again."""
@@ -92,6 +94,11 @@ def _model(desk: Desk, caller: Key, body: CreateJob, call: TrainableCall | None)
     if body.model != name:
         raise Refusal(400, f"model: a call on {name} names it as its model", param="model")
     found = desk.store.trainable(caller.owner, call.project, call.name)
+    if call.settings is not None and call.settings.lora_config is not None:
+        try:
+            LoRAConfig.of(call.settings.lora_config)
+        except (HoneError, TypeError) as error:
+            raise Refusal(400, str(error), param="x_hone.trainable.settings.lora_config") from error
     return found.base, name
 
 

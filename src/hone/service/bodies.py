@@ -48,6 +48,12 @@ class Method(Body):
     supervised: Supervised | None = None
 
 
+class CallSettings(Body):
+    """What a trainable model begins with, said at its first call."""
+
+    lora_config: dict[str, Any] | None = None
+
+
 class TrainableCall(Body):
     """One call of training on a model that is trained call by call."""
 
@@ -57,8 +63,8 @@ class TrainableCall(Body):
     learning_rate: Annotated[float, Field(gt=0)] | list[Annotated[float, Field(ge=0)]]
     batch_size: Auto | Annotated[int, Field(ge=1)] = "auto"
     call: Annotated[str, Field(min_length=8, max_length=64)]
-    train_on: str | None = None
-    settings: dict[str, Any] | None = None
+    train_on: Literal["all", "last"] | None = None
+    settings: CallSettings | None = None
 
 
 class Extension(Body):

@@ -28,6 +28,8 @@ class Desk:
     started: int
     wake: threading.Event = field(default_factory=threading.Event)
     """Set when there is something to do beside answering."""
+    answered: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
+    """How many requests were answered, by method and status."""
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict[str, asyncio.Lock])
 
     @contextlib.asynccontextmanager

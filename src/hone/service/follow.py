@@ -86,12 +86,18 @@ class Follower:
         self._tokens: dict[int, int] = {}
         self._recent: list[float] = []
         self._first = 0
+        self._is_call = False  # what a call saves on its way is no model
         self.progress = Progress()
         while self._at < offset:
             before = self._at
             self.read(most_bytes=min(1 << 20, offset - self._at))
             if self._at == before:
                 break
+
+    @property
+    def offset(self) -> int:
+        """Up to which byte the file was read."""
+        return self._at
 
     def read(self, *, most_bytes: int = 1 << 20) -> Batch:
         """What happened since, up to a checkpoint; at most so many bytes of it, but at least one whole line."""
@@ -124,7 +130,7 @@ class Follower:
 
     def _take(self, event: Event, batch: Batch) -> None:
         told = self._tell(event)
-        if event.name == "saved" and isinstance(event.get("path"), str):
+        if event.name == "saved" and isinstance(event.get("path"), str) and not self._is_call:
             step = int(event["step"])
             if self._is_new(f"checkpoint/{step}"):
                 kept = NewCheckpoint(step, str(event["path"]), self._metrics(step), int(event.time))
@@ -160,7 +166,7 @@ class Follower:
             case "data":
                 return self._of_data(event)
             case "call":
-                self._first = int(event["first"])
+                self._first, self._is_call = int(event["first"]), True
                 self.progress.steps = len(event["counts"])
                 return []
             case "notice":

@@ -31,7 +31,7 @@ def main() -> int:
     """Do what the folder on the command line orders."""
     os.umask(0o077)
     folder = Path(sys.argv[1]).resolve()
-    hold(sys.stdin.buffer)
+    hold(sys.stdin.fileno())
     Outcome.forget(folder)
     try:
         outcome = do(Order.read(folder), folder)

@@ -9,17 +9,26 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import BinaryIO
+from collections.abc import Callable
 
 
-def hold(line: BinaryIO) -> None:
-    """End this process and its group at once when `line` ends. Returns; a thread watches."""
-    threading.Thread(target=_watch, args=(line,), name="lifeline", daemon=True).start()
+def hold(line: int, at_end: Callable[[], object] | None = None) -> None:
+    """Do `at_end` (None: end this process and its group at once) when the pipe of this descriptor ends.
+
+    Returns; a thread watches. It reads the descriptor itself: an object of Python's would be found locked when the
+    interpreter ends, which then aborts.
+    """
+    work = at_end or _end
+    threading.Thread(target=_watch, args=(line, work), name="lifeline", daemon=True).start()
 
 
-def _watch(line: BinaryIO) -> None:
-    while line.read(4096):
+def _watch(line: int, at_end: Callable[[], object]) -> None:
+    while os.read(line, 4096):
         pass
+    at_end()
+
+
+def _end() -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

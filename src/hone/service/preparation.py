@@ -149,8 +149,8 @@ class Preparation:
             expected_step=told.get("expected_step"),
             learning_rate=told.get("learning_rate") or 5e-5,
             batch_size=resolve_sft_batch_size(batch),
-            train_on=str(told.get("assistant_turns") or "all"),
-            settings={name: told[name] for name in ("lora_config", "init_args") if told.get(name)},
+            train_on=str(told.get("train_on") or "all"),
+            settings=dict(told.get("settings") or {}),
             compute=dict(self.compute),
         )
         return Order(call=call)

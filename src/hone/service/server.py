@@ -16,8 +16,10 @@ from hone.errors import ConfigError, HoneError
 from hone.runs.lock import RunLock
 from hone.service.app import make_app
 from hone.service.desk import Desk
+from hone.service.hooks import Hooks, hook_secret
 from hone.service.operator import Operator
 from hone.service.readiness import let_go, make_ready
+from hone.service.shift import Shift, Slots
 from hone.service.store import Store
 from hone.service.vault import Vault
 from hone.serving.gate import LOOPBACK
@@ -38,7 +40,10 @@ class Service:
     door that is open to other machines without TLS in front being known.
     """
 
-    def __init__(self, root: Path, operator: Operator, address: Address) -> None:
+    def __init__(
+        self, root: Path, operator: Operator, address: Address, slots: Slots | None = None
+    ) -> None:
+        """`slots` says which workers it keeps; None: others work, or nobody."""
         os.umask(0o077)
         self.store = Store(root)
         self._lock = RunLock(root / "server.lock")
@@ -46,6 +51,9 @@ class Service:
         self.store.check()
         vault = Vault(root)
         vault.sweep(self.store.has_file)
+        secret = hook_secret(root, os.environ.get("HONE_WEBHOOK_SECRET"))
+        self._hooks = Hooks(self.store, operator.webhooks, secret)
+        self._shift = None if slots is None else Shift(root, operator.models, slots)
         self.desk = Desk(self.store, vault, operator, int(time.time()))
         self._socket = listen(address)
         self.port: int = self._socket.getsockname()[1]
@@ -86,6 +94,8 @@ class Service:
             self._ending.set()
             self.desk.wake.set()
             self._rounds.join(10)
+            if self._shift is not None:
+                self._shift.end()
             with contextlib.suppress(OSError):
                 self._socket.close()
             self._lock.release()
@@ -113,7 +123,10 @@ class Service:
             self.desk.wake.wait(_ROUND_S)
             self.desk.wake.clear()
             try:
+                if self._shift is not None:
+                    self._shift.look()
                 make_ready(self.desk)
+                self._hooks.send()
                 if time.monotonic() - last > _LET_GO_S:
                     let_go(self.desk)
                     last = time.monotonic()

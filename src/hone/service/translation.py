@@ -203,7 +203,7 @@ def _defaults(
     epochs = numbers.get("n_epochs", config.get("train.epochs", formula.epochs))
     warmup = formula.warmup_ratio
     try:
-        steps = max(1, math.ceil(rows / batch) * float(epochs))
+        steps = max(1, math.ceil(rows * float(epochs) / batch))
         whole = math.ceil(rows * formula.epochs / formula.batch_size)
         warmup = formula.warmup_ratio * whole / steps
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):

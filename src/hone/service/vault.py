@@ -27,6 +27,7 @@ class Incoming:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < _LEAST_FREE_BYTES:
             raise DiskError("the disk of the service is full", remedy="ask its operator for room")
+        self.id = path.name
         self._path = path
         self._beside = path.with_name(path.name + _PART)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -24,6 +24,7 @@ from hone.errors import ConfigError, DiskError, HoneError, LockedError
 from hone.runs.lock import RunLock
 from hone.service.attempt import Attempt, Patience
 from hone.service.executor import Executor, ThisMachine
+from hone.service.lifeline import hold
 from hone.service.preparation import Preparation
 from hone.service.records import Job
 from hone.service.store import Store
@@ -45,7 +46,9 @@ class Worker:
         *,
         slot: str = "0",
         patience: Patience | None = None,
+        end: threading.Event | None = None,
     ) -> None:
+        """`end`, once set, ends it, after giving back what it has, saved."""
         self._store = preparation.store
         self._preparation = preparation
         self._executor = executor
@@ -54,14 +57,10 @@ class Worker:
         folder = preparation.root / "workers"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = RunLock(folder / f"{slot}.lock")
-        self._end = threading.Event()
-
-    def end(self) -> None:
-        """End after giving back, saved, what it has; may be called from anywhere."""
-        self._end.set()
+        self._end = end or threading.Event()
 
     def run(self, *, until_idle: bool = False) -> None:
-        """Work until `end`; with `until_idle`, until no job can be claimed. Raises LockedError where the slot is taken."""
+        """Work until the end; with `until_idle`, until no job can be claimed. Raises LockedError where the slot is taken."""
         self._take_slot()
         try:
             self._store.abandon(self.name)
@@ -111,21 +110,26 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s worker {said.slot}: %(message)s"
     )
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     try:
         store = Store(Path(said.root))
         preparation = Preparation(store, bases_of(said.model), _settings(said.compute))
         worker = Worker(
-            preparation, _executor(said), slot=said.slot, patience=Patience(lease_s=said.lease)
+            preparation,
+            _executor(said),
+            slot=said.slot,
+            patience=Patience(lease_s=said.lease),
+            end=asked,
         )
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            worker.end()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
         if said.lifeline:
-            threading.Thread(target=_end_with_input, args=(worker,), daemon=True).start()
+            hold(sys.stdin.fileno(), asked.set)
         worker.run(until_idle=said.until_idle)
     except HoneError as error:
         logger.error("%s", error)
@@ -169,12 +173,6 @@ def _executor(said: argparse.Namespace) -> Executor:
 
         return RayMachines(said.ray or None, on_gpu=said.device is not None)
     return ThisMachine(device=said.device, threads=said.threads)
-
-
-def _end_with_input(worker: Worker) -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
-    worker.end()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,11 +13,9 @@ from starlette.responses import StreamingResponse
 
 from hone.errors import nearest
 from hone.service.bodies import PURPOSES, Purpose
-from hone.service.checking import check_file
-from hone.service.desk import AtDesk, Caller, Desk
+from hone.service.desk import AtDesk, Caller
 from hone.service.form import Form, read_form
-from hone.service.records import Key, StoredFile
-from hone.service.vault import Incoming
+from hone.service.intake import keep_file
 from hone.service.wire import file_object, page
 from hone.serving.refusal import Refusal
 
@@ -39,8 +37,7 @@ async def upload(request: Request, desk: AtDesk, caller: Caller) -> dict[str, An
     length = request.headers.get("content-length", "")
     expected = max(0, int(length) - _FORM_BYTES) if length.isdecimal() else 0
     await to_thread.run_sync(store.check_room, caller, expected)
-    id = store.new_file()  # noqa: A001 - the wire's word
-    incoming = await to_thread.run_sync(desk.vault.incoming, id, limits.file_bytes)
+    incoming = await to_thread.run_sync(desk.vault.incoming, store.new_file(), limits.file_bytes)
     try:
         form = Form(request.headers.get("content-type", ""), "file", incoming)
         try:
@@ -50,7 +47,7 @@ async def upload(request: Request, desk: AtDesk, caller: Caller) -> dict[str, An
         purpose, expires = _purpose(form.fields), _expiry(form.fields)
         assert form.filename is not None
         file = await to_thread.run_sync(
-            _keep, desk, caller, id, incoming, form.filename, purpose, expires
+            keep_file, desk, caller, incoming, form.filename, purpose, expires
         )
     except BaseException:
         incoming.drop()
@@ -101,36 +98,6 @@ def delete(file_id: str, desk: AtDesk, caller: Caller) -> dict[str, Any]:
     desk.vault.remove(file.id)
     desk.store.note(caller, "file.deleted", file.id)
     return {"id": file.id, "object": "file", "deleted": True}
-
-
-def _keep(
-    desk: Desk,
-    caller: Key,
-    id: str,  # noqa: A002 - the wire's word
-    incoming: Incoming,
-    filename: str,
-    purpose: Purpose,
-    expires_after_s: int | None,
-) -> StoredFile:
-    """Make a file that has come durable and known; a small one is checked at once."""
-    if incoming.bytes == 0:
-        raise Refusal(400, "the file is empty", param="file", code="empty_file")
-    incoming.keep()
-    file = desk.store.add_file(
-        caller.owner,
-        id=id,
-        purpose=purpose,
-        filename=filename,
-        bytes=incoming.bytes,
-        sha256=incoming.sha256,
-        status="uploaded" if purpose == "fine-tune" else "processed",
-        expires_after_s=expires_after_s,
-        key=caller,
-    )
-    desk.store.note(caller, "file.created", file.id, f"{file.bytes} bytes, {purpose}")
-    if purpose == "fine-tune" and incoming.bytes <= desk.operator.checking_bytes:
-        check_file(desk.store, desk.vault, file, caller.limits.file_rows)
-    return desk.store.file(file.id, caller.owner)
 
 
 def _purpose(fields: dict[str, str]) -> Purpose:

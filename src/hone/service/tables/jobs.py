@@ -160,8 +160,23 @@ class Jobs(Database):
     def count_jobs(self) -> dict[str, int]:
         """How many jobs are in each state."""
         with self.reading() as connection:
-            words = "SELECT status, count(*) FROM jobs GROUP BY status"
-            return {str(status): int(count) for status, count in rows(connection, words)}
+            return _counts(connection)
+
+    def totals(self) -> dict[str, Any]:
+        """Counts over everybody's things."""
+        with self.reading() as connection:
+            count, size = connection.execute(
+                "SELECT count(*), coalesce(sum(bytes), 0) FROM files"
+            ).fetchone()
+            tokens = connection.execute("SELECT coalesce(sum(trained_tokens), 0) FROM jobs")
+            hooks = connection.execute("SELECT count(*) FROM hooks WHERE done IS NULL")
+            return {
+                "jobs": _counts(connection),
+                "files": count,
+                "file_bytes": size,
+                "trained_tokens": tokens.fetchone()[0],
+                "hooks": hooks.fetchone()[0],
+            }
 
     def _say(self, connection: Any, job: str, message: str, level: Any = "info") -> None:
         add_event(connection, job, message, level=level, created=self.now())
@@ -172,6 +187,11 @@ def _job(connection: Any, id: str, owner: str | None, param: str = "fine_tuning_
     if row is None or (owner is not None and row["owner"] != owner):
         raise Refusal(404, f"no job {id[:80]!r} is here", param=param, code="fine_tune_not_found")
     return Job.of(row)
+
+
+def _counts(connection: Any) -> dict[str, int]:
+    found = rows(connection, "SELECT status, count(*) FROM jobs GROUP BY status")
+    return {str(status): int(count) for status, count in found}
 
 
 def _former(connection: Any, owner: str, digest: str | None, since: int) -> Any:
