@@ -135,7 +135,10 @@ class RemoteCall:
             )
         progress = Progress(batches) if self.verbose else None
         try:
-            return self._follow(self._job(batch), progress)
+            job = self._job(batch)
+            if progress is not None:
+                progress.notice(f"job {job['id']} at {self.api.address.url}: {job.get('status')}")
+            return self._follow(job, progress)
         finally:
             if progress is not None:
                 progress.end()
