@@ -80,6 +80,10 @@ class Shelf:
         self._lock = threading.RLock()
         self._closed = False
 
+    def add(self, served: Served) -> None:
+        """Serve one more name."""
+        self._served = {**self._served, served.name: served}
+
     def names(self) -> list[str]:
         """As `Writer.names`."""
         return [name for one in self._served.values() for name in one.names()]

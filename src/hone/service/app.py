@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, Response
 from hone import __version__
 from hone.errors import DiskError, HoneError
 from hone.service.desk import Desk
-from hone.service.routes import files, jobs, models, state, trainables, uploads
+from hone.service.routes import chat, files, jobs, models, state, trainables, uploads
 from hone.service.routes.files import largest_upload
 from hone.service.tables.database import StoreBusy
+from hone.serving.app import ClientGone
 from hone.serving.gate import App, Gate, Message, Receive, Rules, Scope, Send
 from hone.serving.refusal import Refusal, error_object, refusal_of
 
@@ -27,6 +28,7 @@ _ROUTERS = (
     uploads.router,
     jobs.router,
     models.router,
+    chat.router,
     trainables.router,
 )
 
@@ -72,6 +74,7 @@ def make_api(desk: Desk) -> FastAPI:
             RequestValidationError: _unreadable,
             HTTPException: _unknown,
             HoneError: _fault,
+            ClientGone: _gone,
         },  # type: ignore[dict-item]
     )
     api.state.desk = desk
@@ -101,6 +104,11 @@ async def _unknown(request: Request, error: Exception) -> Response:
         error.status_code, said, code="unknown_url" if error.status_code == 404 else None
     )
     return JSONResponse(told, error.status_code, headers=error.headers)
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    del error
+    return Response(status_code=499)  # nobody reads it
 
 
 async def _fault(_: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from hone.service.operator import Operator
 from hone.service.records import Key
+from hone.service.speakers import Speakers
 from hone.service.store import Store
 from hone.service.vault import Vault
 from hone.serving.refusal import Refusal
@@ -25,6 +26,7 @@ class Desk:
     store: Store
     vault: Vault
     operator: Operator
+    speakers: Speakers
     started: int
     wake: threading.Event = field(default_factory=threading.Event)
     """Set when there is something to do beside answering."""

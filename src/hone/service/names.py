@@ -53,3 +53,14 @@ def tuned_name(base: str, owner: str, suffix: str | None) -> str:
 def checkpoint_name(tuned: str, step: int) -> str:
     """The name under which a checkpoint of a job answers."""
     return f"{tuned}:ckpt-step-{step}"
+
+
+def calling(owner: str, project: str, name: str) -> str:
+    """A trainable model as the servers of the service know it: its owner is part of its name."""
+    return f"trainable:{owner}:{project}/{name}"
+
+
+def split_calling(text: str) -> tuple[str, str, str] | None:
+    """Owner, project and name of such a name, None for others."""
+    found = re.fullmatch(r"trainable:([^:]*):([^/]*)/(.*)", text)
+    return None if found is None else (found[1], found[2], found[3])

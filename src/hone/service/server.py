@@ -20,6 +20,7 @@ from hone.service.hooks import Hooks, hook_secret
 from hone.service.operator import Operator
 from hone.service.readiness import let_go, make_ready
 from hone.service.shift import Shift, Slots
+from hone.service.speakers import Speakers
 from hone.service.store import Store
 from hone.service.vault import Vault
 from hone.serving.gate import LOOPBACK
@@ -54,7 +55,9 @@ class Service:
         secret = hook_secret(root, os.environ.get("HONE_WEBHOOK_SECRET"))
         self._hooks = Hooks(self.store, operator.webhooks, secret)
         self._shift = None if slots is None else Shift(root, operator.models, slots)
-        self.desk = Desk(self.store, vault, operator, int(time.time()))
+        self.desk = Desk(
+            self.store, vault, operator, Speakers(root, operator.models), int(time.time())
+        )
         self._socket = listen(address)
         self.port: int = self._socket.getsockname()[1]
         shown = "127.0.0.1" if address.host == "0.0.0.0" else address.host  # noqa: S104
@@ -94,6 +97,7 @@ class Service:
             self._ending.set()
             self.desk.wake.set()
             self._rounds.join(10)
+            self.desk.speakers.close()
             if self._shift is not None:
                 self._shift.end()
             with contextlib.suppress(OSError):
@@ -127,6 +131,7 @@ class Service:
                     self._shift.look()
                 make_ready(self.desk)
                 self._hooks.send()
+                self.desk.speakers.look()
                 if time.monotonic() - last > _LET_GO_S:
                     let_go(self.desk)
                     last = time.monotonic()

@@ -9,16 +9,13 @@ An API key is read from `HONE_API_KEY`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from hone.errors import HoneError
+from hone.serving.child_words import end_with_parent, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         key = os.environ.get("HONE_API_KEY") or None
         server = Server(shelf, Address(asked.host, asked.port, key), most_tokens=asked.max_tokens)
     except HoneError as error:
-        _say({"event": "error", "message": str(error)})
+        say({"event": "error", "message": str(error)})
         return error.exit_code
-    _end_with(asked.parent or os.getppid())
+    end_with_parent(asked.parent or os.getppid())
     ready = {"base_url": server.base_url, "port": server.port, "models": shelf.names()}
-    _say({"event": "ready", **ready, "pid": os.getpid()})  # the socket listens already
+    say({"event": "ready", **ready, "pid": os.getpid()})  # the socket listens already
     server.run()
     return 0
 
@@ -58,24 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-tokens", type=int, default=2048)
     parser.add_argument("--parent", type=int, help="pid to end with; the parent's without it")
     return parser
-
-
-def _end_with(parent: int) -> None:
-    """End as by a signal when `parent` is gone: a parent that was killed tells nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-        os._exit(1)  # whatever held it up
-
-    threading.Thread(target=watch, name="hone-parent", daemon=True).start()
-
-
-def _say(told: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -51,9 +51,9 @@ def make_app(answering: Answering, rules: Rules) -> App:
     async def chat(request: Request) -> Response:
         question = read_question(await request.body())
         if not question.stream:
-            return JSONResponse(await _while_listening(answering.whole(question), request.receive))
+            return JSONResponse(await while_listening(answering.whole(question), request.receive))
         chunks = answering.chunks(question)
-        first: dict[str, Any] = await _while_listening(anext(chunks), request.receive)
+        first: dict[str, Any] = await while_listening(anext(chunks), request.receive)
         return Events(first, chunks)
 
     async def refused(_: Request, error: Exception) -> Response:
@@ -96,7 +96,7 @@ def _model(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "hone"}
 
 
-async def _while_listening(work: Coroutine[Any, Any, _T] | Any, receive: Receive) -> _T:
+async def while_listening(work: Coroutine[Any, Any, _T] | Any, receive: Receive) -> _T:
     """What `work` gives, which is cancelled when the client goes. Raises ClientGone then."""
     doing: asyncio.Future[Any] = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
@@ -134,7 +134,7 @@ class Events(Response):
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         with contextlib.suppress(ClientGone):
-            await _while_listening(self._all(send), receive)
+            await while_listening(self._all(send), receive)
         del scope
 
     async def _all(self, send: Send) -> None:

@@ -30,6 +30,12 @@ class Models(Database):
             row = connection.execute(words, (owner, name)).fetchone()
         return None if row is None else Model.of(row)
 
+    def any_model(self, name: str) -> Model | None:
+        """One by its name, whosever it is: for a server whose askers are known to be let."""
+        with self.reading() as connection:
+            row = connection.execute("SELECT * FROM models WHERE name = ?", (name,)).fetchone()
+        return None if row is None else Model.of(row)
+
     def delete_model(self, name: str, owner: str) -> Model:
         """Forget an owner's model and, with a tuned one, its checkpoints. Raises Refusal where it is not there or in use."""
         with self.writing() as connection:
