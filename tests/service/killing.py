@@ -1,4 +1,4 @@
-"""A queue whose workers are killed at random instants, beside the same queue left alone."""
+"""A queue whose server, workers and jobs are killed at random instants, beside the same queue left alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from hone.service.executor import processes_of
@@ -42,40 +45,75 @@ def weights(root: Path, job: Job) -> bytes:
     return (root / "jobs" / job.id / "run" / "adapter_model.safetensors").read_bytes()
 
 
-def killed(root: Path, store: Store, jobs: list[Job], kills: int, seed: int = 11) -> int:
-    """Let workers work, killing one at a random instant each time, until all have ended; how many were killed.
+def killed(root: Path, store: Store, jobs: list[Job], kills: int, seed: int = 11) -> Counter[str]:
+    """Let a service with two workers work, killing something at a random instant again and again, until all have ended.
 
-    Most instants are drawn around an event of the run, since a run of this size is mostly its start; now and then the
-    job's own process is killed instead, or both.
+    The server, a worker, a job's own process, or all of them: what was killed, and how often. Most instants are drawn
+    around an event of a run, since a run of this size is mostly its start.
     """
     rng = random.Random(seed)
-    done = 0
+    done: Counter[str] = Counter()
     until = time.monotonic() + _PATIENCE_SECONDS + 60 * kills
-    while not all(store.job(job.id).has_ended for job in jobs):
-        assert time.monotonic() < until, "the queue does not end"
-        process = worker(root, "--until-idle")
-        try:
-            if done >= kills:
-                assert process.wait(timeout=_PATIENCE_SECONDS) == 0
+    server = service(root)
+    try:
+        while not all(store.job(job.id).has_ended for job in jobs):
+            assert time.monotonic() < until, "the queue does not end"
+            if done.total() >= kills:
+                time.sleep(0.5)
                 continue
-            _until_something_happens(rng, root, process.pid, jobs)
-            for job in jobs if rng.random() < 0.3 else []:
-                for pid in processes_of(root / "jobs" / job.id):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            if process.poll() is None:
-                process.kill()
-                done += 1
-        finally:
+            _until_something_happens(rng, root, jobs)
+            what = rng.choice(["server", "server", "worker", "worker", "job", "all"])
+            folders = [root / "jobs" / job.id for job in jobs]
+            victims = {
+                "server": [server.pid],
+                "worker": _workers(root)[:1],
+                "job": [pid for folder in folders for pid in processes_of(folder)][:1],
+            }
+            victims["all"] = [server.pid, *_workers(root), *victims["job"]]
+            for pid in victims[what]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            done[what] += bool(victims[what])
+            if server.pid in victims[what]:
+                server.wait()
+                server = service(root)
+    finally:
+        server.terminate()
+        code = server.wait(timeout=120)
+        for pid in _workers(root):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+                os.kill(pid, signal.SIGKILL)
+    assert code in (0, 143, -signal.SIGTERM)
     return done
 
 
-def _until_something_happens(rng: random.Random, root: Path, pid: int, jobs: list[Job]) -> None:
+def service(root: Path) -> subprocess.Popen[bytes]:
+    """A server with two workers, in a session of its own."""
+    environment = {**os.environ, "HONE_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable, "-m", "hone", "service", "--root", str(root), "--model", f"tiny={root / 'model'}",
+        "--port", "0", "--workers", "2",
+    ]  # fmt: skip
+    with (root / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _workers(root: Path) -> list[int]:
+    """The live workers of a service."""
+    found: list[int] = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (place / "cmdline").read_bytes().split(b"\0")
+                if b"hone.service.worker" in words and str(root).encode() in words:
+                    found.append(int(place.name))
+    return found
+
+
+def _until_something_happens(rng: random.Random, root: Path, jobs: list[Job]) -> None:
     """Wait for a few more lines in the runs' events, or only for a moment."""
     if rng.random() < 0.25:
         time.sleep(rng.random() * 3)
@@ -83,10 +121,14 @@ def _until_something_happens(rng: random.Random, root: Path, pid: int, jobs: lis
     wanted = _lines(root, jobs) + rng.choice([1, 1, 3, 8, 12, 20, 40, 70])
     until = time.monotonic() + 90
     while _lines(root, jobs) < wanted and time.monotonic() < until:
-        if not Path(f"/proc/{pid}/fd").exists():
+        if all(path.exists() for path in _outcomes(root, jobs)):
             return
         time.sleep(0.01)
     time.sleep(rng.random() * 0.2)
+
+
+def _outcomes(root: Path, jobs: list[Job]) -> list[Path]:
+    return [root / "jobs" / job.id / "outcome.json" for job in jobs]
 
 
 def _lines(root: Path, jobs: list[Job]) -> int:
@@ -116,7 +158,7 @@ def check(root: Path, store: Store, jobs: list[Job], want: list[bytes]) -> None:
         assert [row.partition(",")[0] for row in rows[1:]] == [str(n) for n in range(1, STEPS + 1)]
         assert len(now.result_files) == 1
         left = {path.name for path in (root / "jobs" / job.id).iterdir()}
-        assert left == {"job.json", "job.log", "outcome.json", "run", "train.jsonl"}
+        assert left <= {"job.json", "job.log", "outcome.json", "run", "starts.json", "train.jsonl"}
         assert not list((root / "jobs").rglob(".*")), "half files"
         assert processes_of(root / "jobs" / job.id) == []
     owed = [hook.job for hook in store.due_hooks(limit=1000)]

@@ -15,7 +15,7 @@ from hone.errors import DataError
 from hone.service import attempt as module
 from hone.service.attempt import Patience
 from hone.service.death import Kills
-from hone.service.order import OUTCOME, RUN, Outcome
+from hone.service.order import OUTCOME, Outcome
 from hone.service.records import Job
 from hone.service.store import Store
 from tests.folders import model_folder
@@ -38,9 +38,7 @@ def all_four(script: Script) -> int | None:
         return script.finish()
     script.step(script.looks)
     if script.looks == 2:
-        script.tell(
-            "saved", step=2, path=str(script.folder / RUN / "checkpoints" / "step-00000002")
-        )
+        script.save(2)
     return None
 
 
@@ -67,6 +65,23 @@ def test_a_job_that_ends_well_is_there_whole(store: Store) -> None:
     said = messages(store, made.id)
     assert said.index("Checkpoint created at step 2") > said.index("Step 2/4: training loss=7.0000")
     assert said[-1] == "The job has successfully completed"
+
+
+def test_a_checkpoint_that_its_run_lets_go_of_is_listed_no_more(store: Store) -> None:
+    made = asked(store)
+
+    def plan(script: Script) -> int | None:
+        if script.looks > 4:
+            return script.finish()
+        script.step(script.looks)
+        script.save(script.looks, keep=2)
+        return None
+
+    done = attempt(store, Scripted(plan))
+    assert done is not None
+    assert [one.step for one in store.checkpoints(made.id)[0]] == [4, 3]
+    assert store.model(f"{made.tuned_name}:ckpt-step-4", BOB) is not None
+    assert store.model(f"{made.tuned_name}:ckpt-step-1", BOB) is None
 
 
 def test_a_worker_that_dies_between_the_end_and_its_word_leaves_nothing_to_do_twice(
@@ -194,6 +209,45 @@ def test_a_process_that_dies_three_times_at_one_place_fails_its_job(store: Store
     assert "SIGSEGV" in done.error["message"]
 
 
+def test_a_job_that_takes_its_worker_with_it_each_time_is_not_begun_for_ever(store: Store) -> None:
+    """Each start is the last word of its worker; the twenty-first worker gives it up."""
+    made = asked(store)
+
+    def plan(script: Script) -> int | None:
+        if len(executor.started) == 1:
+            script.step(1)
+            store.abandon("w")
+            assert store.claim("w", -1)
+            return None
+        store.abandon("w")
+        assert store.claim("w", -1)
+        return None
+
+    executor = Scripted(*[plan] * 30)
+    for _ in range(22):
+        done = attempt(store, executor)
+        if done is not None:
+            break
+    assert done is not None
+    assert done.error is not None
+    assert "started 20 times without coming further than step 1" in done.error["message"]
+    assert len(executor.started) == 21
+    assert store.job(made.id).status == "failed"
+
+
+def test_a_fault_of_ours_fails_one_job_and_not_the_worker(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = asked(store)
+    monkeypatch.setattr(module.Follower, "read", lambda self: 1 / 0)
+    done = attempt(store, Scripted(endless))
+    assert done is not None
+    assert done.error is not None
+    assert (done.error["code"], done.status) == ("internal_error", "failed")
+    assert store.running_jobs() == []
+    assert "division" not in "".join(messages(store, made.id))
+
+
 def test_what_a_job_failed_with_is_told_without_folders_of_the_machine(store: Store) -> None:
     made = asked(store)
 
@@ -247,6 +301,20 @@ def test_a_worker_that_lost_its_job_ends_the_process_and_writes_nothing(store: S
     assert [m for m in messages(store, made.id) if m.startswith("Step")] == [
         "Step 1/4: training loss=8.0000"
     ]
+
+
+def test_a_job_that_tells_something_all_the_time_is_not_lost(store: Store) -> None:
+    asked(store)
+    began = time.monotonic()
+
+    def plan(script: Script) -> int | None:
+        if time.monotonic() - began > 2.5:
+            return script.finish()
+        return endless(script)
+
+    done = attempt(store, Scripted(plan), patience=Patience(1.0, 0.5, 0.5))
+    assert done is not None
+    assert (done.status, done.attempts) == ("succeeded", 1)
 
 
 @contextlib.contextmanager

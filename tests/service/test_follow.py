@@ -29,6 +29,8 @@ LINES = [
     step(5), step(6, None),
 ]  # fmt: skip
 
+MARKS = ["phase:loading", *(f"step:{n}" for n in (1, 2, 3, 4)), "resumed:100.500000", "valid:4", "step:5", "step:6"]  # fmt: skip
+
 
 def drained(follower: Follower, most_bytes: int = 50) -> tuple[list[str], list[int]]:
     """The marks and the checkpoints' steps of all that can be read."""
@@ -48,7 +50,7 @@ def test_each_thing_once_and_numbers_of_the_whole(tmp_path: Path) -> None:
     file.write_bytes(b"".join(LINES))
     follower = Follower(file)
     marks, checkpoints = drained(follower)
-    assert marks == ["phase:loading", *(f"step:{n}" for n in (1, 2, 3, 4)), "valid:4", "step:5", "step:6"]  # fmt: skip
+    assert marks == MARKS
     assert checkpoints == [2, 4]
     progress = follower.progress
     assert (progress.step, progress.steps, progress.trained_tokens, progress.seconds_left) == (
@@ -90,7 +92,7 @@ def test_broken_off_anywhere(tmp_path_factory: Any, at: int, torn: int, most: in
     second = Follower(file, offset=first.offset)
     assert second.offset == first.offset
     marks += drained(second, most)[0]
-    assert marks == ["phase:loading", *(f"step:{n}" for n in (1, 2, 3, 4)), "valid:4", "step:5", "step:6"]  # fmt: skip
+    assert marks == MARKS
     assert second.csv().count("\n") == 7
 
 
@@ -104,6 +106,15 @@ def test_a_file_that_lost_its_end_is_read_on(tmp_path: Path) -> None:
     assert drained(follower)[0] == []
     file.write_bytes(b"".join(LINES[:4]) + step(3) + step(4) + step(5))
     assert drained(follower)[0] == ["step:5"]
+
+
+def test_a_checkpoint_that_nobody_told_of_is_known_by_what_goes_on_from_it(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(step(1) + step(2) + line("resumed", step=2) + step(3))
+    assert drained(Follower(file)) == (
+        ["step:1", "step:2", "resumed:100.500000", "step:3"],
+        [2],
+    )
 
 
 def test_damaged_lines_and_folders_are_not_told(tmp_path: Path) -> None:

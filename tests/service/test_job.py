@@ -22,6 +22,8 @@ from tests.folders import model_folder
 from tests.service.jobs import BOB, store_of
 from tests.service.works import asked, messages, worker
 
+pytestmark = pytest.mark.timeout(900)
+
 WEIGHTS = "adapter_model.safetensors"
 # Long enough to be met on its way, with a checkpoint soon.
 LONG = {"train": {"max_steps": 4000, "save_steps": 10}}
@@ -35,7 +37,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def wait_for(what: Callable[[], object], seconds: float = 90.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 240.0) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "it did not come"
@@ -68,7 +70,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     store = store_of(root)
     job = asked(store, config=SHORT, seed=5)
     with running(root, "--until-idle") as process:
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=300) == 0
     done = store.job(job.id)
     assert done.status == "succeeded", done.error
     return (root / "jobs" / job.id / "run" / WEIGHTS).read_bytes()
@@ -87,7 +89,7 @@ def test_killed_workers_and_processes_end_in_the_same_bits(root: Path, undisturb
         wait_for(lambda: processes_of(folder) or store.job(job.id).has_ended)
         for pid in processes_of(folder):
             os.kill(pid, signal.SIGKILL)
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=300) == 0
     done = store.job(job.id)
     assert (done.status, done.error) == ("succeeded", None)
     assert (folder / "run" / WEIGHTS).read_bytes() == undisturbed
@@ -131,7 +133,7 @@ def test_cancel_ends_within_ten_seconds_and_keeps_checkpoints(root: Path) -> Non
     assert (root / kept[0].path / "manifest.json").is_file()
     (again,) = [asked(store, model=kept[0].name, config={"train": {"max_steps": 2}})]
     with running(root, "--until-idle") as process:
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=300) == 0
     assert store.job(again.id).status == "succeeded", store.job(again.id).error
 
 
@@ -163,7 +165,7 @@ def test_a_worker_ends_with_its_lifeline_and_gives_its_job_back(root: Path) -> N
         wait_for(lambda: b'"step"' in events(root, job))
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
     assert store.job(job.id).status == "queued"
     assert b'"stopped"' in events(root, job)
     assert processes_of(root / "jobs" / job.id) == []
@@ -235,9 +237,9 @@ def test_rows_that_training_refuses_fail_the_job_with_line_and_reason(root: Path
     lines[2] = json.dumps({"messages": [{"role": "bot", "content": "hi"}]})
     path.write_text("\n".join(lines) + "\n")
     with running(root, "--until-idle") as process:
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
     error = store.job(job.id).error
     assert error is not None
     assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
-    assert "train.jsonl line 3" in error["message"]
+    assert "where: train.jsonl:3 /messages/0/role" in error["message"]
     assert str(root) not in json.dumps(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import time
@@ -17,8 +18,13 @@ from tests.folders import model_folder
 from tests.service.jobs import BOB, store_of
 from tests.service.works import asked, worker
 
-pytest.importorskip("ray", reason="Ray is not installed (make setup-distributed)")
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [
+    pytest.mark.slow,  # a cluster takes half a minute to start on two cores
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="the package ray is not installed"
+    ),
+]
 
 
 @pytest.fixture

@@ -93,6 +93,14 @@ class Script:
     def step(self, number: int, of: int = 4) -> None:
         self.tell("step", step=number, steps=of, loss=9.0 - number, tokens=10, seconds=0.1)
 
+    def save(self, step: int, *, keep: int = 3) -> None:
+        """A checkpoint, and no more of them than are kept."""
+        folder = self.folder / RUN / "checkpoints"
+        (folder / f"step-{step:08d}").mkdir(parents=True, exist_ok=True)
+        for old in sorted(folder.iterdir())[:-keep]:
+            old.rmdir()
+        self.tell("saved", step=step, path=str(folder / f"step-{step:08d}"))
+
     def finish(self, steps: int = 4) -> int:
         Outcome("finished", steps, 1.0).write(self.folder)
         return 0

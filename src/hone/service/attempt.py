@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ from hone.service.names import FILE
 from hone.service.order import RUN, Outcome
 from hone.service.preparation import Preparation
 from hone.service.records import Job, NewEvent
+from hone.service.starts import Starts
 from hone.service.store import Store
 from hone.service.tables.database import StoreBusy
 from hone.service.tables.follow import LostLease
 
+logger = logging.getLogger("hone")
+
 _LOOK_SECONDS: Final = 0.25
+_MOST_STARTS: Final = 20
 _MOST_DEATHS: Final = 3  # without a step between them
 Asked = Literal["cancel", "pause", "end"]
 
@@ -83,6 +88,12 @@ class Attempt:
             return self._go()
         except LostLease:
             return None
+        except EnvironmentFault:  # of the store itself: nothing can be told to it
+            raise
+        except Exception:
+            logger.exception("%s", self._job.id)
+            fault = _fault("internal_error", "a fault of the service; its operator's log has more")
+            return self._release("failed", error=fault)
         finally:
             if self._running is not None:
                 self._running.kill()
@@ -94,9 +105,17 @@ class Attempt:
         outcome = Outcome.read(self._folder)
         if outcome is not None and outcome.ended == "finished":
             return self._finish(outcome)  # a worker died between the job's end and its word of it
+        self._patiently(self._follow)  # what an earlier start told, and nobody wrote
+        starts = Starts(self._folder)
         deaths, last_step = 0, -1
         while True:
             before = Kills.now()
+            if starts.begin(self._progress.step) > _MOST_STARTS:
+                message = (
+                    f"the job was started {_MOST_STARTS} times without coming further than step "
+                    f"{self._progress.step}, and each time what ran it ended"
+                )
+                return self._release("failed", error=_fault("process_died", message))
             Outcome.forget(self._folder)
             try:
                 self._running = self._executor.start(self._folder)
@@ -110,6 +129,7 @@ class Attempt:
             if outcome is not None and outcome.ended == "finished":
                 return self._finish(outcome)
             if asked is not None:
+                starts.forget()
                 return self._release(
                     {"cancel": "cancelled", "pause": "paused", "end": "queued"}[asked]
                 )
@@ -163,8 +183,9 @@ class Attempt:
     def _keep_up(self) -> None:
         """Write what happened, and keep the lease. A store that is busy or full is tried again until the lease ends."""
         with contextlib.suppress(StoreBusy, DiskError):
-            if not self._follow() and time.monotonic() - self._renewed > self._patience.lease_s / 4:
+            if time.monotonic() - self._renewed > self._patience.lease_s / 4:
                 self._renew()
+            self._follow()
 
     def _renew(self) -> None:
         began = time.monotonic()
@@ -202,6 +223,15 @@ class Attempt:
             progress=progress.told(),
             estimated_finish=None if left is None else int(time.time() + left),
         )
+        if batch.checkpoints:
+            self._forget_rotated()
+
+    def _forget_rotated(self) -> None:
+        """A run keeps its newest checkpoints only (`train.save_total_limit`); a name that is listed must answer."""
+        known, _ = self._store.checkpoints(self._job.id, limit=1000)
+        gone = [one.step for one in known if not (self._store.root / one.path).is_dir()]
+        if gone:
+            self._store.forget_checkpoints(self._job.id, self._job.fence, gone)
 
     @property
     def _progress(self) -> Progress:
@@ -211,11 +241,10 @@ class Attempt:
     def _error(self, outcome: Outcome | None, code: int, before: Kills) -> dict[str, Any]:
         error = None if outcome is None else outcome.error
         if isinstance(error, LockedError):
-            return {"code": "process_died", "message": error.what, "param": None}
+            return _fault("process_died", error.what)
         if error is not None and outcome is not None and outcome.ended == "failed":
             return error_object(error, self._shown)
-        kind, message = cause_of(code, before, Kills.now())
-        return {"code": kind, "message": message, "param": None}
+        return _fault(*cause_of(code, before, Kills.now()))
 
     def _finish(self, outcome: Outcome) -> Job:
         self._patiently(self._follow)
@@ -265,3 +294,7 @@ class Attempt:
                         "the store could not be written while the job was held"
                     ) from None
                 time.sleep(_LOOK_SECONDS)
+
+
+def _fault(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "param": None}

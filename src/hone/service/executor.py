@@ -56,7 +56,7 @@ class Executor(Protocol):
 
 
 class ThisMachine:
-    """Runs jobs as processes of this machine. `device` is the index of a GPU, or None for the CPU."""
+    """Runs jobs as processes of this machine. `device` is the index of a GPU; None leaves all that this process sees."""
 
     def __init__(self, *, device: str | None = None, threads: int | None = None) -> None:
         self._more: dict[str, str] = {}

@@ -130,10 +130,12 @@ class Follower:
 
     def _take(self, event: Event, batch: Batch) -> None:
         told = self._tell(event)
-        if event.name == "saved" and isinstance(event.get("path"), str) and not self._is_call:
+        # One that was saved by a process which died before it could say so is known by what goes on from it.
+        if event.name in ("saved", "resumed") and not self._is_call:
             step = int(event["step"])
+            path = self._path.parent / "checkpoints" / f"step-{step:08d}"
             if self._is_new(f"checkpoint/{step}"):
-                kept = NewCheckpoint(step, str(event["path"]), self._metrics(step), int(event.time))
+                kept = NewCheckpoint(step, str(path), self._metrics(step), int(event.time))
                 batch.checkpoints.append(kept)
         for one in told:
             if self._is_new(str(one.mark)):
@@ -169,6 +171,9 @@ class Follower:
                 self._first, self._is_call = int(event["first"]), True
                 self.progress.steps = len(event["counts"])
                 return []
+            case "resumed":
+                message = f"Training goes on from step {int(event['step']) - self._first}"
+                return [_message(message, f"resumed:{event.time:.6f}")]
             case "notice":
                 return [_of_notice(event)]
             case "halved":

@@ -6,6 +6,7 @@
     beginning/       the adapter that it begins with, where that was a checkpoint
     run/             the run, as `hone train` keeps it
     outcome.json     how the last start ended, written last
+    starts.json      how often it was started without coming further
     job.log          what its processes printed
 """
 

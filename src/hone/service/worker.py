@@ -8,6 +8,7 @@ worker of the same name knows that the former one is dead and goes on with its j
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import platform
@@ -20,11 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from hone.errors import ConfigError, DiskError, HoneError, LockedError
+from hone.errors import DiskError, HoneError, LockedError
 from hone.runs.lock import RunLock
 from hone.service.attempt import Attempt, Patience
 from hone.service.executor import Executor, ThisMachine
 from hone.service.lifeline import hold
+from hone.service.operator import named_models
 from hone.service.preparation import Preparation
 from hone.service.records import Job
 from hone.service.store import Store
@@ -120,7 +122,7 @@ def main(words: Sequence[str] | None = None) -> int:
         signal.signal(number, on_signal)
     try:
         store = Store(Path(said.root))
-        preparation = Preparation(store, bases_of(said.model), _settings(said.compute))
+        preparation = Preparation(store, named_models(said.model), _settings(said.compute))
         worker = Worker(
             preparation,
             _executor(said),
@@ -137,26 +139,8 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def bases_of(said: Sequence[str]) -> dict[str, str]:
-    """`NAME=FOLDER_OR_HUB_ID`, or a folder or hub id alone, by the name that the service knows. Raises ConfigError."""
-    found: dict[str, str] = {}
-    for one in said:
-        name, equals, target = one.partition("=")
-        if not equals:
-            target = one
-            name = Path(one).expanduser().resolve().name if Path(one).expanduser().is_dir() else one
-        if not name or not target or name in found:
-            raise ConfigError(
-                f"--model {one!r}: a name stands once, before a folder or hub id",
-                remedy="e.g. --model small=Qwen/Qwen3-0.6B",
-            )
-        found[name] = target
-    return found
-
-
 def _settings(said: Sequence[str]) -> dict[str, Any]:
-    import json
-
+    """`KEY=VALUE`, values as JSON where they are that."""
     found: dict[str, Any] = {}
     for one in said:
         name, _, value = one.partition("=")
@@ -183,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compute", action="append", default=[], help="KEY=VALUE for trainable models"
     )
-    parser.add_argument("--device", help="index of the GPU that jobs get; none: the CPU")
+    parser.add_argument(
+        "--device", help="index of the GPU that jobs get; none: all that are visible"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of a job")
     parser.add_argument("--lease", type=float, default=Patience.lease_s, help="seconds")
     parser.add_argument(

@@ -58,6 +58,15 @@ class Follow(Database):
             for one in checkpoints:
                 self._add_checkpoint(connection, held, one)
 
+    def forget_checkpoints(self, job: str, fence: int, steps: Sequence[int]) -> None:
+        """Let go of checkpoints that their run keeps no longer, and of their names. Raises LostLease."""
+        with self.writing() as connection:
+            held = check_fence(connection, job, fence)
+            for step in steps:
+                name = checkpoint_name(held.tuned_name, step)
+                connection.execute("DELETE FROM models WHERE name = ?", (name,))
+                connection.execute("DELETE FROM checkpoints WHERE name = ?", (name,))
+
     def put_events(
         self, connection: sqlite3.Connection, job: str, events: Sequence[NewEvent]
     ) -> None:
