@@ -19,6 +19,7 @@ FAULTS = {
     14: "two trainers of one run: the second is refused, a dead one's lock is free",
     15: "the clock jumps",
     16: "a port in use, addresses of either kind, proxies in the environment",
+    17: "the network: connections refused, lost, stalled, cut short, answered by something else",
     18: "a teacher's API: refusals, limits, faults, half and malformed answers, another model, a budget's end",
     30: "an upload: broken off, of any length, forged, empty, beyond a quota, let go while it is needed",
     31: "requests that are repeated, in the wrong state, for others' things, among ten thousand jobs",

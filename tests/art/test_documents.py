@@ -17,6 +17,7 @@ import pytest
 from hone.backends import local
 from hone.backends.local_server import Server
 from tests.art import scripts
+from tests.backends.fake_service import BASE, KEY, fake_service
 from tests.backends.in_process import InProcess
 from tests.folders import chat_rows, model_folder
 
@@ -102,7 +103,7 @@ def names(base: Path, tmp_path: Path, teacher: str) -> dict[str, str]:
     }
 
 
-def written(shared: Path, which: str) -> str:
+def written(shared: Path, which: str, *, serverless: bool = False) -> str:
     """A whole script, as the documents say that it is put together."""
     if which.startswith("wizard"):
         _, _, post, jsonl, inline, distillation = scripts.fenced(scripts.document(shared, WIZARD))
@@ -120,7 +121,12 @@ def written(shared: Path, which: str) -> str:
         else ('"""Distillation SFT script', "Step 7")
     )
     script = scripts.indented(scripts.between(text, begins, ends))
-    setup = scripts.indented(scripts.between(text, "from art.local", "ServerlessBackend:"))
+    places = (
+        ("from art.serverless", "Note: _internal")
+        if serverless
+        else ("from art.local", "ServerlessBackend:")
+    )
+    setup = scripts.indented(scripts.between(text, *places))
     importing, _, setting = setup.partition("\n")
     script = script.replace("<BACKEND_IMPORT>", importing)
     return scripts.with_block(scripts.filled_in(script, "BACKEND_SETUP", setting.rstrip()), post)
@@ -188,24 +194,39 @@ def test_a_script_runs(
     )
 
 
-@pytest.mark.parametrize("face", FACES)
-def test_the_serverless_blocks_compile_and_register_says_what_is_missing(
-    shared: Path, base: Path, tmp_path: Path, face: str
+@pytest.mark.parametrize(
+    ("which", "face", "step"),
+    [("skill-jsonl", "hone", 1), ("skill-distillation", "hone.art", 2)],
+)
+def test_a_serverless_script_runs(
+    shared: Path,
+    tmp_path: Path,
+    teacher: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    which: str,
+    face: str,
+    step: int,
 ) -> None:
-    text = scripts.document(shared, SKILL)
-    setup = scripts.indented(scripts.between(text, "from art.serverless", "Note: _internal"))
-    code = "import asyncio\nimport art\nasync def main():\n" + "".join(
-        f"    {line}\n" for line in setup.splitlines()
-    )
-    code = scripts.ported(scripts.filled(code, names(base, tmp_path, "")), face)
-    namespace: dict[str, Any] = {}
-    exec(compile(code, "serverless", "exec"), namespace)
-    import asyncio
-
-    from hone.errors import EnvironmentFault
-
-    with pytest.raises(EnvironmentFault, match="ServerlessBackend has no service"):
-        asyncio.run(namespace["main"]())
+    pytest.importorskip("openai")
+    told = names(Path("x"), tmp_path, teacher) | {"BASE_MODEL": BASE}
+    code = written(shared, which, serverless=True)
+    assert "ServerlessBackend()" in code
+    script = tmp_path / "sft_train.py"
+    script.write_text(scripts.ported(scripts.filled(code, told), face))
+    monkeypatch.setenv("TEACHER_API_KEY", "teachers-key")
+    monkeypatch.setenv("HONE_API_KEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    with fake_service() as service:
+        monkeypatch.setenv("HONE_BASE_URL", service.url)
+        runpy.run_path(str(script), run_name="__main__")
+    said = capsys.readouterr()
+    assert "SFT TRAINING COMPLETE" in said.out
+    assert f"sft-project/agent-001@{step}" in said.out
+    assert f"curl {service.url}/chat/completions" in said.out
+    assert "sft train" in said.err
+    assert len(service.state.jobs) == step
+    assert KEY not in said.out
 
 
 def test_the_documents_own_check_takes_what_training_takes(shared: Path, tmp_path: Path) -> None:

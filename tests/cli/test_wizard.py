@@ -80,7 +80,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HONE_CACHE", str(tmp_path / "cache"))
-    for name in ("WANDB_API_KEY", "OPENROUTER_API_KEY", "CI", "FORCE_COLOR", "COLUMNS", "LINES"):
+    keys = ("HONE_API_KEY", "HONE_BASE_URL", "WANDB_API_KEY", "OPENROUTER_API_KEY")
+    for name in (*keys, "CI", "FORCE_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
     rows(folder / "rows.jsonl")
     return folder

@@ -14,6 +14,7 @@ import openai
 from hone.service.operator import Operator
 from hone.service.records import Job, NewCheckpoint, NewEvent
 from hone.service.server import Service
+from hone.service.shift import Slots
 from hone.service.store import Store
 from hone.serving.server import Address
 
@@ -52,10 +53,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(root: Path, *, port: int = 0, **operator: Any) -> Generator[Served]:
-    """A service with the base model `tiny`."""
+def serving(
+    root: Path, slots: Slots | None = None, *, port: int = 0, **operator: Any
+) -> Generator[Served]:
+    """A service with the base model `tiny`; `slots` are its workers, of which there are none otherwise."""
     operator.setdefault("models", {"tiny": "nowhere"})
-    service = Service(root, Operator(**operator), Address(port=port))
+    service = Service(root, Operator(**operator), Address(port=port), slots)
     key = service.store.create_key("bob", max_running=4, is_admin=True)[1]
     service.start()
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from hone.art import dev
-from hone.backends.serverless import ServerlessBackend
+from hone.art.serverless.backend import ServerlessBackend
 from hone.trainable.backend import Backend
 from hone.trainable.backend import SFTResult as LocalTrainResult
 from hone.trainable.model import TrainableModel

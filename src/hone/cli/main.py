@@ -24,6 +24,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from hone import __version__
+from hone.cli.printable import printable
 from hone.cli.streams import QuietOutput, silence
 from hone.errors import DiskError, HoneError, OutOfMemory, Stopped
 
@@ -72,6 +73,7 @@ VERBS = (
         "Serve fine-tuning jobs to OpenAI clients; make keys.",
         is_group=True,
     ),
+    Verb("jobs", "hone.cli.jobs:app", "Jobs of a training service: create, watch.", is_group=True),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
@@ -183,7 +185,7 @@ def _report(error: HoneError, code: int, *, as_json: bool) -> int:
     Where nobody reads any more (a closed pipe, a terminal that went), the code still tells.
     """
     head = "stopped" if isinstance(error, Stopped) else "error"
-    QuietOutput(sys.stderr).write_line(f"{head}: {error}")
+    QuietOutput(sys.stderr).write_line(printable(f"{head}: {error}"))
     if as_json:
         said = {"event": "error", "time": time.time(), "exit_code": code}
         said |= {"kind": type(error).__name__, "what": error.what}

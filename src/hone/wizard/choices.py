@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
+from hone.backends.service_address import KEY_VARIABLE
 from hone.trainable.defaults import Hyperparameters, default_hyperparameters
 from hone.trainable.schedule import SCHEDULES, ScheduleType
 from hone.wizard.answers import Answers
@@ -12,6 +13,7 @@ from hone.wizard.dataset import newest
 from hone.wizard.defaults import INLINE_BATCH_SIZE, INLINE_LR
 from hone.wizard.literal import number
 from hone.wizard.question import Option
+from hone.wizard.service import offer_of
 
 RECOMMENDED: Final = (
     "OpenPipe/Qwen3-14B-Instruct",
@@ -19,7 +21,8 @@ RECOMMENDED: Final = (
     "meta-llama/Llama-3.1-8B-Instruct",
 )
 PROJECT: Final = "sft-project"
-SERVERLESS_KEY: Final = "WANDB_API_KEY"
+ART_KEY: Final = "WANDB_API_KEY"
+"""What ART's own serverless backend reads."""
 _MOST_FILES: Final = 5
 
 
@@ -33,25 +36,43 @@ def scenarios(_: Answers) -> Sequence[Option]:
 
 
 def backends(answers: Answers) -> Sequence[Option]:
-    """Where training runs. What would run from here comes recommended: managed GPUs need a key."""
-    has_key = has_serverless_key(answers)
-    said = "on managed GPUs, serves the model as well"
-    if not has_key:
-        said = f"on managed GPUs; needs {SERVERLESS_KEY}, which is not set here"
+    """Where training runs. What would run from here comes recommended."""
+    is_there = has_serverless(answers)
     best = " (recommended)"
     return (
-        Option("serverless", f"serverless{best if has_key else ''}", said),
+        Option("serverless", f"serverless{best if is_there else ''}", _serverless(answers)),
         Option(
             "local",
-            f"local{'' if has_key else best}",
+            f"local{'' if is_there else best}",
             "on this machine: its GPU, or its CPU for a small model",
         ),
     )
 
 
-def has_serverless_key(answers: Answers) -> bool:
-    """Whether the managed GPUs' key is in the environment."""
-    return bool(answers.place.environment.get(SERVERLESS_KEY))
+def has_serverless(answers: Answers) -> bool:
+    """Whether a script for elsewhere would run from here: ART's key is there, or Hone's service answers."""
+    if answers.text("framework") == "art":
+        return bool(answers.place.environment.get(ART_KEY))
+    offer = offer_of(answers.place.environment)
+    return offer is not None and offer.models is not None
+
+
+def serverless_key(answers: Answers) -> str:
+    """The variable that a script for elsewhere reads its key from."""
+    return ART_KEY if answers.text("framework") == "art" else KEY_VARIABLE
+
+
+def _serverless(answers: Answers) -> str:
+    key = serverless_key(answers)
+    if answers.text("framework") == "art":
+        said = "on W&B's managed GPUs, which serve the model as well"
+        return said if has_serverless(answers) else f"{said}; needs {key}, which is not set here"
+    offer = offer_of(answers.place.environment)
+    if offer is None:
+        return f"on a job service (`hone service`) here or elsewhere; needs {key}, which is not set here"
+    if offer.models is None:
+        return f"on the job service at {offer.url}, which does not answer now"
+    return f"on the job service at {offer.url}, which serves the model as well"
 
 
 def files(answers: Answers) -> Sequence[Option]:
@@ -60,9 +81,13 @@ def files(answers: Answers) -> Sequence[Option]:
     return [Option(str(path), str(path)) for path in found]
 
 
-def models(_: Answers) -> Sequence[Option]:
-    """The base models that the documents recommend."""
-    return [Option(name, name) for name in RECOMMENDED]
+def models(answers: Answers) -> Sequence[Option]:
+    """What the chosen service has, where that is known; else the base models that the documents recommend."""
+    found: Sequence[str] = RECOMMENDED
+    if answers.text("backend") == "serverless" and answers.text("framework") != "art":
+        offer = offer_of(answers.place.environment)
+        found = (offer and offer.models) or RECOMMENDED
+    return [Option(name, name) for name in found]
 
 
 def project(answers: Answers) -> str:

@@ -54,7 +54,7 @@ _CURL: Final = """\
     print('  -H "Content-Type: application/json" \\\\')
 """
 _CURL_KEY: Final = """\
-    print('  -H "Authorization: Bearer $WANDB_API_KEY" \\\\')
+    print('  -H "Authorization: Bearer ${key}" \\\\')
 """
 _BODY: Final = """\
     print(f"  -d {shlex.quote(json.dumps(body, indent=2, ensure_ascii=False))}")
@@ -66,24 +66,25 @@ _AGAIN: Final = """\
     print(f"hone serve {served} --port {client.base_url.port}")
 """
 _NO_KEY: Final = "'    api_key=\"not-needed\",'"
-_SERVERLESS_KEY: Final = "'    api_key=os.environ[\"WANDB_API_KEY\"],'"
+_KEY: Final = "'    api_key=os.environ[\"{key}\"],'"
 
 
-def closing(model: str, *, is_serverless: bool, is_tracked: bool, is_ours: bool) -> str:
+def closing(model: str, *, key: str | None, is_tracked: bool, is_ours: bool) -> str:
     """The function `show_usage`; `model` is what the script calls the class of its model.
 
-    On managed GPUs the snippets read the key from the environment: no key is ever printed. `is_tracked`: the run is
-    followed by Weights & Biases. `is_ours`: the script is for Hone, whose `hone serve` makes the snippets work again.
+    `key` is the variable that holds the key of a service: snippets read it from the environment, and no key is ever
+    printed. None: this machine serves. `is_tracked`: the run is followed by Weights & Biases. `is_ours`: the script is
+    for Hone, whose `hone serve` makes the snippets work again.
     """
     parts = [_HEAD.format(model=model)]
     if is_tracked:
         parts.append(_TRACKED)
-    imports = "import os\\n\\n" if is_serverless else ""
-    parts.append(_PYTHON.format(imports=imports, key=_SERVERLESS_KEY if is_serverless else _NO_KEY))
+    imports = "import os\\n\\n" if key else ""
+    parts.append(_PYTHON.format(imports=imports, key=_KEY.format(key=key) if key else _NO_KEY))
     parts.append(_CURL)
-    if is_serverless:
-        parts.append(_CURL_KEY)
+    if key:
+        parts.append(_CURL_KEY.format(key=key))
     parts.append(_BODY)
-    if is_ours and not is_serverless:
+    if is_ours and not key:
         parts.append(_AGAIN)
     return "".join(parts)

@@ -62,7 +62,7 @@ _SOURCE: Final = (
         reading.choice("serverless", "local"),
         kind="choice",
         options=choices.backends,
-        default=lambda answers: "serverless" if choices.has_serverless_key(answers) else "local",
+        default=lambda answers: "serverless" if choices.has_serverless(answers) else "local",
     ),
     Question(
         "gpu_memory_utilization",

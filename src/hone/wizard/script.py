@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from hone.wizard.answers import Answers
-from hone.wizard.choices import chosen
+from hone.wizard.choices import chosen, serverless_key
 from hone.wizard.closing import closing
 from hone.wizard.literal import WIDTH, call, laid_out, literal, number
 
@@ -68,11 +68,10 @@ def script(answers: Answers) -> str:
         parts += ["\n\n", _teacher(answers, framework)]
     is_serverless = answers.text("backend") == "serverless"
     model = f"{framework.prefix}TrainableModel"
-    is_tracked = framework.is_art or is_serverless
     end = closing(
         model,
-        is_serverless=is_serverless,
-        is_tracked=is_tracked,
+        key=serverless_key(answers) if is_serverless else None,
+        is_tracked=framework.is_art,
         is_ours=not framework.is_art,
     )
     parts += ["\n\n", end, _RUN]
