@@ -20,8 +20,11 @@ FAULTS = {
     15: "the clock jumps",
     16: "a port in use, addresses of either kind, proxies in the environment",
     18: "a teacher's API: refusals, limits, faults, half and malformed answers, another model, a budget's end",
+    30: "an upload: broken off, of any length, forged, empty, beyond a quota, let go while it is needed",
+    31: "requests that are repeated, in the wrong state, for others' things, among ten thousand jobs",
     32: "state of another version, optimizer, decomposition or number of ranks",
     33: "settings or rows changed between a run and its resume",
     34: "the wizard: Ctrl-C at each question, no terminal, a tiny one, pasted lines, a script that is there already",
     35: "a generated script: paths and values full of quotes, braces, backslashes, line ends",
+    39: "two servers of one folder",
 }

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import pytest
 
 from hone.backends.pulse import Page, Sign
 from hone.backends.watchdog import MEETING, PACK_CEILING, PACK_FLOOR, Verdict, Watchdog, pack_limit
+
+BEATING = """
+import sys, time
+from hone.backends.pulse import Page
+page, until = Page(int(sys.argv[1])), time.monotonic() + 1
+while time.monotonic() < until:
+    page.beat("pack", "a")
+    page.beat("work", "b" * 2_000)
+"""
 
 
 def sign(
@@ -101,10 +114,28 @@ def test_a_pulse_is_read_as_it_was_written() -> None:
 
 def test_a_rank_that_stands_still_while_it_writes_is_read_all_the_same() -> None:
     page = Page.make()
-    page._turn += 2
-    page._put(page._turn - 1, "pack", 5)  # odd: half way through
+    page.beat("pack", "step 7")
+    page._words[0] -= 1  # odd: half way through
     read = page.read()
     assert (read.doing, read.what) == ("pack", "")
+    page.close()
+
+
+def test_a_sign_is_never_read_half_written() -> None:
+    """One that was would look like a rank that last moved when the machine was started, and end the run."""
+    page = Page.make()
+    began = time.monotonic()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", BEATING, str(page.descriptor)], pass_fds=[page.descriptor]
+    )
+    seen = set()
+    while writer.poll() is None:
+        read = page.read()
+        assert began - 1 < read.at <= time.monotonic()
+        assert read.what in ("starting", "a", "b" * 2_000, "")
+        seen.add(read.what)
+    assert writer.returncode == 0
+    assert {"a", "b" * 2_000} <= seen
     page.close()
 
 

@@ -241,6 +241,7 @@ def test_back_at_the_first_question_stays_there() -> None:
     terminal.wait("this is the first question")
     terminal.answer("What do you train from", "1")
     terminal.wait("Where does training run")
+    terminal.prompt()
     terminal.child.sendintr()
     assert terminal.end() == 130
 
@@ -254,6 +255,7 @@ def test_pasted_lines_do_not_answer_the_next_question() -> None:
     terminal.wait("several lines")
     terminal.answer(">", "some/model")
     terminal.wait("[sft-project]")
+    terminal.prompt()
     terminal.child.sendintr()
     assert terminal.end() == 130
 
@@ -268,6 +270,7 @@ def test_a_bad_answer_is_told_and_asked_again(here: Path) -> None:
     terminal.wait("no such choice")
     terminal.answer(">", "rows.jsonl")
     terminal.wait("Valid! 1 rows")
+    terminal.prompt()
     terminal.child.sendintr()
     assert terminal.end() == 130
 

@@ -230,6 +230,24 @@ def test_muon_leaves_the_ends_to_adamw_and_says_what_it_moves() -> None:
     assert remarks("adamw", trained, places) == []
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_what_a_strategy_lays_in_a_weights_place_is_moved_the_same(name: OptimizerName) -> None:
+    """ZeRO puts flat parts into the groups, of which the optimizer has not heard before."""
+    moved: list[Tensor] = []
+    for is_laid_anew in (False, True):
+        weight = nn.Parameter(torch.linspace(-1, 1, 6))
+        optimizer = build({"w": weight}, name)
+        if is_laid_anew:
+            weight = nn.Parameter(weight.detach().clone())
+            optimizer.param_groups[0]["params"] = [weight]
+        set_learning_rate(optimizer, 0.01)
+        for _ in range(3):
+            weight.grad = torch.linspace(1, -2, 6)
+            optimizer.step()
+        moved.append(weight.detach())
+    torch.testing.assert_close(moved[1], moved[0])
+
+
 def test_lora_plus_raises_the_rate_of_b_alone() -> None:
     names = ["q.lora_A.default.weight", "q.lora_B.default.weight", "e.lora_embedding_B.default"]
     trained = {name: nn.Parameter(torch.zeros(4, 4)) for name in names}

@@ -130,19 +130,30 @@ def test_the_example_program_says_what_it_does(desk: Path) -> None:
     assert "no such configuration file" in absent.stderr
 
 
-def test_the_readmes_example_runs_as_printed(desk: Path) -> None:
+def said_by_the_readme_s(word: str) -> str:
+    """What the README's one example with this word prints, run as it stands there."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (block,) = [
-        b for b in re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S) if "SFT" in b
+        b for b in re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S) if word in b
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-c", block], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"\d+\.\d+ \d+\.\d+ outputs\n", done.stdout)
+    return done.stdout
+
+
+def test_the_readmes_trainer_runs_as_printed(desk: Path) -> None:
+    assert re.fullmatch(r"\d+\.\d+ \d+\.\d+ outputs\n", said_by_the_readme_s("SFTTrainer(config"))
     told = [e["step"] for e in read_events(Path("outputs/events.jsonl")) if e.name == "evaluated"]
     assert {10, 20} <= set(told)
+
+
+def test_the_readmes_trainable_model_runs_as_printed(desk: Path) -> None:
+    model_folder(Path("MODEL"))
+    said = said_by_the_readme_s("with LocalBackend()")
+    assert said.endswith("1 " + str(desk / ".hone/sft-project/models/agent-001/checkpoints/0001\n"))
 
 
 def test_two_devices_train_the_same_rows(desk: Path) -> None:

@@ -36,7 +36,11 @@ def wait_until_gone(pid: int) -> bool:
     return gone(pid)
 
 
-def test_a_child_serves_new_checkpoints_and_ends(tmp_path: Path) -> None:
+def test_a_child_serves_new_checkpoints_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t-value")
+    monkeypatch.setenv("HONE_WEBHOOK_SECRET", "s3cr3t-value")
     base = model_folder(tmp_path / "base")
     made = adapter(base, tmp_path / "made", 1)
     folder = tmp_path / "agent"
@@ -57,6 +61,8 @@ def test_a_child_serves_new_checkpoints_and_ends(tmp_path: Path) -> None:
         assert [model.id for model in client.models.list()] == ["agent", "agent@0", "agent@1"]
         command = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")
         assert b"k" not in command
+        surroundings = Path(f"/proc/{server.pid}/environ").read_bytes()
+        assert b"s3cr3t-value" not in surroundings
         pid = server.pid
     assert gone(pid)
     with pytest.raises(HoneError, match="did not start"):

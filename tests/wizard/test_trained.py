@@ -101,7 +101,7 @@ def trained(folder: Path, text: str) -> tuple[str, list[dict[str, Any]]]:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "SFT TRAINING COMPLETE" in done.stdout
     assert done.stdout.endswith("closed\n")
-    history = next(folder.glob(".hone/*/models/*/history.jsonl")).read_text(encoding="utf-8")
+    history = next(folder.glob(".*/*/models/*/history.jsonl")).read_text(encoding="utf-8")
     lines = [json.loads(line) for line in history.splitlines()]
     return done.stdout, [line for line in lines if "sft/gradient_step" in line]
 

@@ -13,13 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import hone
 from hone.backends.local_wire import error_of
+from hone.config.surroundings import child_environment
 from hone.errors import EnvironmentFault, HoneError
 
 _PROGRAM: Final = "hone.backends.local_child"
-_SECRETS: Final = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
-_NO_SECRETS: Final = ("TOKENIZERS_PARALLELISM",)
 _GRACE_SECONDS: Final = 30.0
 
 Hear = Callable[[Mapping[str, Any]], object]
@@ -122,14 +120,5 @@ class TrainingProcess:
 
 def _environment() -> dict[str, str]:
     """The environment without secrets: models are fetched before, trackers are not told from there."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _NO_SECRETS or not any(word in name.upper() for word in _SECRETS)
-    }
-    package = str(Path(hone.__file__).resolve().parents[1])
-    said = os.environ.get("PYTHONPATH")
-    kept["PYTHONPATH"] = package if not said else f"{package}{os.pathsep}{said}"
-    kept["TOKENIZERS_PARALLELISM"] = "false"
-    kept["HF_HUB_OFFLINE"] = "1"
-    return kept
+    offline = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    return child_environment(os.environ) | offline

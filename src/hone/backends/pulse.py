@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
     from hone.engine.ranks import Doing
 
 _PAGE = mmap.PAGESIZE
-_HEAD = struct.Struct("<QddHH")  # turn, at, pack_seconds, index of the kind, bytes of the text
+# The page: turn (Q), at and pack_seconds (d), index of the kind and bytes of the text (Q), then the text.
+_TEXT = 40
 _KINDS: tuple[Doing, ...] = ("work", "pack", "wait")  # by their index in the page
 _TRIES = 100
 
@@ -39,6 +39,11 @@ class Page:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._memory = mmap.mmap(descriptor, _PAGE)
+        # Native words: each is stored at once. struct.pack_into clears all of its bytes first, and who reads
+        # between sees a rank that last moved when the machine was started.
+        self._whole = memoryview(self._memory)
+        self._words = self._whole[:_TEXT].cast("Q")
+        self._times = self._whole[8:24].cast("d")
         self._turn = 0
         self._pack_seconds = 0.0
 
@@ -53,11 +58,13 @@ class Page:
 
     def beat(self, doing: Doing, what: str) -> None:
         """The rank begins this now."""
-        text = what.encode()[: _PAGE - _HEAD.size]
+        text = what.encode()[: _PAGE - _TEXT]
         self._turn += 2
-        self._put(self._turn - 1, doing, 0)  # odd: what follows is being written
-        self._memory[_HEAD.size : _HEAD.size + len(text)] = text
-        self._put(self._turn, doing, len(text))
+        self._words[0] = self._turn - 1  # odd: what follows is being written
+        self._times[0], self._times[1] = time.monotonic(), self._pack_seconds
+        self._words[3], self._words[4] = _KINDS.index(doing), len(text)
+        self._whole[_TEXT : _TEXT + len(text)] = text
+        self._words[0] = self._turn
 
     def expect(self, pack_seconds: float) -> None:
         """The longest Pack takes so long; told with the next beat."""
@@ -67,10 +74,11 @@ class Page:
         """The last sign, never half of one: its text is empty where the rank stands still while writing it."""
         left = _TRIES
         while True:
-            read: tuple[int, float, float, int, int] = _HEAD.unpack_from(self._memory)
-            turn, at, pack_seconds, kind, length = read
-            text = bytes(self._memory[_HEAD.size : _HEAD.size + length])
-            if turn % 2 == 0 and _HEAD.unpack_from(self._memory)[0] == turn:
+            turn = self._words[0]
+            at, pack_seconds = self._times[0], self._times[1]
+            kind, length = self._words[3], self._words[4]
+            text = bytes(self._whole[_TEXT : _TEXT + length])
+            if turn % 2 == 0 and self._words[0] == turn:
                 return Sign(_KINDS[kind], text.decode(errors="replace"), at, pack_seconds)
             left -= 1
             if not left:
@@ -78,9 +86,7 @@ class Page:
 
     def close(self) -> None:
         """Let go of the memory."""
+        for view in (self._words, self._times, self._whole):
+            view.release()
         self._memory.close()
         os.close(self.descriptor)
-
-    def _put(self, turn: int, doing: Doing, length: int) -> None:
-        now = time.monotonic()
-        _HEAD.pack_into(self._memory, 0, turn, now, self._pack_seconds, _KINDS.index(doing), length)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import orjson
 
 from hone import errors
+from hone.config.surroundings import child_environment
 from hone.errors import EnvironmentFault, HoneError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _TRIES: Final = 3
 _LOOK_SECONDS: Final = 20.0
 _IDLE_LOOKS: Final = 3  # in a row, without an answer and without any work
-_SECRETS: Final = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 _NICENESS: Final = 5
 
 Understood = TypeVar("Understood")
@@ -251,17 +251,5 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _environment() -> dict[str, str]:
     """The environment without secrets; one thread each, for there are several."""
-    kept = {k: v for k, v in os.environ.items() if not any(word in k.upper() for word in _SECRETS)}
-    return {
-        **kept,
-        "RAYON_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": _path(),
-    }
-
-
-def _path() -> str:
-    """Where this very package lies, for a process that is started anywhere."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    said = os.environ.get("PYTHONPATH")
-    return package if not said else f"{package}{os.pathsep}{said}"
+    alone = {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return child_environment(os.environ) | alone

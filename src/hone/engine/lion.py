@@ -12,7 +12,8 @@ class Lion(torch.optim.Optimizer):
     """Chen et al. 2023, Symbolic Discovery of Optimization Algorithms, algorithm 2.
 
     `w <- w - lr * (sign(b1 * m + (1 - b1) * g) + decay * w)`, then `m <- b2 * m + (1 - b2) * g`. One moment
-    for each weight, allocated at once.
+    for each weight, allocated at once; what takes a weight's place later (a strategy's own parts) gets its own when
+    it is first moved.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Lion(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
         for group in self.param_groups:
             for parameter in group["params"]:
-                self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+                self._moment(parameter)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -38,7 +39,13 @@ class Lion(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                moment = self.state[parameter]["exp_avg"]
+                moment = self._moment(parameter)
                 direction = moment.lerp(parameter.grad, 1 - beta1).sign_()
                 parameter.mul_(1 - rate * group["weight_decay"]).add_(direction, alpha=-rate)
                 moment.lerp_(parameter.grad, 1 - beta2)
+
+    def _moment(self, parameter: torch.Tensor) -> torch.Tensor:
+        state = self.state[parameter]
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(parameter)
+        return state["exp_avg"]

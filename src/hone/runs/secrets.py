@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from hone.config.surroundings import is_secret
+
 HIDDEN: Final = "***"
-_NAMES: Final = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST: Final = 4  # characters; what is shorter would blot out half of any text
 _USER: Final = re.compile(r"(://)[^/@\s]*@")
 _QUERY: Final = re.compile(
@@ -18,7 +19,7 @@ _QUERY: Final = re.compile(
 def without_secrets(text: str, environment: Mapping[str, str]) -> str:
     """The text, with `***` for each value of a variable that is named like a secret, and for users and passwords in
     addresses."""
-    values = {value for name, value in environment.items() if _NAMES.search(name)}
+    values = {value for name, value in environment.items() if is_secret(name)}
     for value in sorted(values, key=len, reverse=True):
         if len(value) >= _SHORTEST:
             text = text.replace(value, HIDDEN)

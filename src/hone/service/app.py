@@ -60,7 +60,14 @@ def _counted(desk: Desk, app: App) -> App:
 
 
 def make_api(desk: Desk) -> FastAPI:
-    """The paths alone."""
+    """The application without its gate."""
+    api = make_paths()
+    api.state.desk = desk
+    return api
+
+
+def make_paths() -> FastAPI:
+    """The paths alone, with nothing behind them."""
     api = FastAPI(
         title="Hone's job service",
         version=__version__,
@@ -77,7 +84,6 @@ def make_api(desk: Desk) -> FastAPI:
             ClientGone: _gone,
         },  # type: ignore[dict-item]
     )
-    api.state.desk = desk
     for router in _ROUTERS:
         api.include_router(router)
     return api

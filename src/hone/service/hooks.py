@@ -20,8 +20,6 @@ from hone.errors import ConfigError
 from hone.service.records import Hook
 from hone.service.store import Store
 
-HIDDEN: Final = frozenset({"HONE_API_KEY", "HONE_WEBHOOK_SECRET"})
-"""Variables that are the server's alone."""
 _PREFIX: Final = "whsec_"
 _TIMEOUT_S: Final = 10.0
 

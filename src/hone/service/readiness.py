@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import Any, Final
 
+from hone.config.surroundings import child_environment
 from hone.errors import HoneError
 from hone.service.asking import said_hyperparameters
 from hone.service.desk import Desk
@@ -40,7 +41,8 @@ def make_ready(desk: Desk) -> None:
 def check_apart(desk: Desk, file: StoredFile) -> None:
     """Check a file in a process of its own: it may be large, and what is in it is a stranger's."""
     words = [sys.executable, "-m", "hone.service.checking", str(desk.store.root), file.id]
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    known = child_environment(os.environ)
+    environment = {name: known[name] for name in _KEPT if name in known}
     try:
         done = subprocess.run(  # noqa: S603 - words of ours
             words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_S, check=False

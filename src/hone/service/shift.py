@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hone.service.hooks import HIDDEN
+from hone.config.surroundings import child_environment
 
 logger = logging.getLogger("hone")
 
@@ -83,7 +83,10 @@ class Shift:
             if slot.process is None and at >= slot.next_at:
                 slot.began = at
                 slot.process = subprocess.Popen(  # noqa: S603 - words of ours
-                    slot.words, stdin=subprocess.PIPE, env=_environment(), start_new_session=True
+                    slot.words,
+                    stdin=subprocess.PIPE,
+                    env=child_environment(os.environ),
+                    start_new_session=True,
                 )
 
     @property
@@ -112,8 +115,3 @@ class Shift:
         with contextlib.suppress(OSError):
             process.stdin.close()
         slot.process = None
-
-
-def _environment() -> dict[str, str]:
-    """A worker needs none of the server's secrets."""
-    return {name: value for name, value in os.environ.items() if name not in HIDDEN}

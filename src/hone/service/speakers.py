@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from anyio import to_thread
 
-from hone.service.hooks import HIDDEN
+from hone.config.surroundings import child_environment
 from hone.serving.refusal import Refusal
 
 logger = logging.getLogger("hone")
@@ -98,12 +98,11 @@ class Speakers:
             key = secrets.token_urlsafe(32)
             words = [sys.executable, "-m", "hone.service.speaker", "--root", str(self._root)]
             words += ["--base", base, "--target", self._models[base], "--parent", str(os.getpid())]
-            environment = {name: v for name, v in os.environ.items() if name not in HIDDEN}
             process = subprocess.Popen(  # noqa: S603 - words of ours
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                env={**environment, "HONE_API_KEY": key},
+                env={**child_environment(os.environ), "HONE_API_KEY": key},
                 start_new_session=True,
             )
             told = _first_line(process)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from hone.config.surroundings import child_environment
 from hone.errors import HoneError
 
 _END_S: Final = 10.0
@@ -23,7 +24,7 @@ class ServerProcess:
 
     `with ServerProcess(folder, base="…", name="agent") as server:` gives `server.base_url`, which serves `agent`,
     the newest of `folder/checkpoints/NNNN`, and `agent@N`. It ends with `close()`, and by itself when this process
-    is gone. What it prints beside is in `log`.
+    is gone. What it prints beside is in `log`. Of this process's environment it gets no secret.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class ServerProcess:
         """Returns when it answers. Raises HoneError where it does not start, with its reason."""
         command = [sys.executable, "-m", "hone.serving", "--folder", str(folder), "--base", base]
         command += ["--name", name, "--port", str(port), "--parent", str(os.getpid())]
-        surroundings = {**os.environ, **(environment or {})}
+        surroundings = {**child_environment(os.environ), **(environment or {})}
         if key is not None:
             surroundings["HONE_API_KEY"] = key  # never among arguments, which everyone can read
         with contextlib.ExitStack() as stack:

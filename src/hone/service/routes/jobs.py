@@ -124,7 +124,7 @@ def list_checkpoints(
     return page([checkpoint_object(one) for one in found], more)
 
 
-@router.post("/checkpoints/{name}/permissions")
+@router.post("/checkpoints/{name:path}/permissions")
 async def permit(name: str, request: Request, desk: AtDesk, caller: Admin) -> dict[str, Any]:
     """Let owners of other keys use a checkpoint."""
     body = await read_body(request, CreatePermissions)
@@ -136,7 +136,7 @@ async def permit(name: str, request: Request, desk: AtDesk, caller: Admin) -> di
     return page([permission_object(one) for one in made], has_more=False)
 
 
-@router.get("/checkpoints/{name}/permissions")
+@router.get("/checkpoints/{name:path}/permissions")
 def list_permissions(
     name: str,
     desk: AtDesk,
@@ -160,7 +160,7 @@ def list_permissions(
     return page([permission_object(one) for one in found[:limit]], len(found) > limit)
 
 
-@router.delete("/checkpoints/{name}/permissions/{permission_id}")
+@router.delete("/checkpoints/{name:path}/permissions/{permission_id}")
 def forbid(name: str, permission_id: str, desk: AtDesk, caller: Admin) -> dict[str, Any]:
     """Take a permission back."""
     checkpoint = desk.store.checkpoint(name, None)

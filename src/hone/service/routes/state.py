@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.responses import JSONResponse, Response
 
 from hone.errors import HoneError
+from hone.service.contract import PLACE
 from hone.service.desk import AtDesk, Desk, admin_of
 from hone.serving.gate import LOOPBACK
 
@@ -35,6 +36,12 @@ def metrics(request: Request, desk: AtDesk) -> Response:
     registry = CollectorRegistry()
     registry.register(_Counts(desk))  # type: ignore[arg-type]
     return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/openapi.json")
+def openapi() -> Response:
+    """The API as an OpenAPI document."""
+    return Response(PLACE.read_bytes(), media_type="application/json")
 
 
 class _Counts:
