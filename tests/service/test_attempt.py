@@ -96,8 +96,10 @@ def test_a_worker_that_dies_between_the_end_and_its_word_leaves_nothing_to_do_tw
     for number in (1, 2, 3, 4):
         script.step(number)
     script.finish()
+    (folder / "tmp" / ".cache").mkdir(parents=True)
     done = attempt(store, Scripted())  # nothing may be started
     assert done is not None
+    assert not (folder / "tmp").exists()
     assert (done.status, len(done.result_files)) == ("succeeded", 1)
     assert [m for m in messages(store, made.id) if m.startswith("Step")] == [
         f"Step {n}/4: training loss={9.0 - n:.4f}" for n in (1, 2, 3, 4)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.service.attempt import Attempt, Patience
+from hone.service.executor import ThisMachine
 from hone.service.names import FILE, new_id
 from hone.service.order import RUN, Outcome
 from hone.service.preparation import Preparation
@@ -118,7 +119,7 @@ class Scripted:
         return self.started[-1]
 
     def end_former(self, folder: Path) -> None:
-        assert folder.name.startswith("ftjob-")
+        ThisMachine().end_former(folder)
 
 
 def attempt(

@@ -21,6 +21,7 @@ from hone.recipes.cache import cache_folder
 from hone.service.order import LOG
 
 _PROGRAM: Final = "hone.service.job"
+TEMPORARY: Final = "tmp"
 _KEPT: Final = (
     "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS", "PATH", "SYSTEMROOT", "TZ", "VIRTUAL_ENV",
@@ -78,7 +79,7 @@ class LocalProcess:
     """The process of one job on this machine."""
 
     def __init__(self, folder: Path, more: Mapping[str, str]) -> None:
-        self._temporary = folder / "tmp"
+        self._temporary = folder / TEMPORARY
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(mode=0o700)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -159,7 +160,8 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def end_processes_of(folder: Path) -> None:
-    """End every process of this job on this machine, with its group."""
+    """End every process of this job on this machine, with its group, and remove what it kept for itself."""
     for pid in processes_of(folder):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
+    shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
