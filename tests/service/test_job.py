@@ -26,8 +26,9 @@ pytestmark = pytest.mark.timeout(900)
 
 WEIGHTS = "adapter_model.safetensors"
 # Long enough to be met on its way, with a checkpoint soon.
-LONG = {"train": {"max_steps": 4000, "save_steps": 10}}
-SHORT = {"train": {"max_steps": 24, "save_steps": 4}}
+LONG = {"train": {"max_steps": 40_000, "save_steps": 10}}
+STEPS = 600  # some seconds of training, so that it can be met on its way
+SHORT = {"train": {"max_steps": STEPS, "save_steps": 60}}
 
 
 @pytest.fixture
@@ -94,8 +95,8 @@ def test_killed_workers_and_processes_end_in_the_same_bits(root: Path, undisturb
     assert (done.status, done.error) == ("succeeded", None)
     assert (folder / "run" / WEIGHTS).read_bytes() == undisturbed
     told = [m for m in messages(store, job.id) if m.startswith("Step")]
-    assert [m.split("/")[0] for m in told] == [f"Step {n}" for n in range(1, 25)]
-    assert [one.step for one in store.checkpoints(job.id)[0]] == [24, 20, 16, 12, 8, 4]
+    assert [m.split("/")[0] for m in told] == [f"Step {n}" for n in range(1, STEPS + 1)]
+    assert [one.step for one in store.checkpoints(job.id)[0]] == list(range(STEPS, 0, -60))
     assert not (folder / "tmp").exists()
 
 
@@ -103,7 +104,7 @@ def test_pause_frees_the_machine_and_resume_ends_in_the_same_bits(
     root: Path, undisturbed: bytes
 ) -> None:
     store = store_of(root)
-    job = asked(store, config={"train": {**SHORT["train"], "save_steps": 100}}, seed=5)
+    job = asked(store, config={"train": {**SHORT["train"], "save_steps": 1000}}, seed=5)
     folder = root / "jobs" / job.id
     with running(root):
         wait_for(lambda: b'"step"' in events(root, job))
@@ -113,7 +114,8 @@ def test_pause_frees_the_machine_and_resume_ends_in_the_same_bits(
         assert b'"finished"' not in events(root, job), "it must have been met on its way"
         store.want(job.id, BOB, "run")
         wait_for(lambda: store.job(job.id).has_ended)
-    assert store.job(job.id).status == "succeeded"
+    done = store.job(job.id)
+    assert (done.status, done.attempts) == ("succeeded", 2)
     assert (folder / "run" / WEIGHTS).read_bytes() == undisturbed
 
 

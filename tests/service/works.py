@@ -150,7 +150,7 @@ def worker(root: Path, *words: str, base: str = "", slot: str = "0") -> subproce
         sys.executable, "-m", "hone.service.worker", "--root", str(root), "--slot", slot,
         "--model", f"tiny={base or root / 'model'}", "--lease", "10", *words,
     ]  # fmt: skip
-    return subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    with (root / "worker.log").open("ab") as log:
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stderr=log, start_new_session=True
+        )
