@@ -69,7 +69,8 @@ class _Wire:
         return None
 
     def _listen(self) -> None:
-        for line in sys.stdin.buffer:
+        # A stream of this thread's own: held inside sys.stdin's, it would make the interpreter's end abort.
+        for line in os.fdopen(os.dup(sys.stdin.fileno()), "rb"):
             order: Order = json.loads(line)
             if order["do"] == "stop":
                 self._asked_to_stop.set()

@@ -16,7 +16,8 @@ import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import BinaryIO, Final
+from io import RawIOBase
+from typing import Final
 
 from hone.backends.beacon import Beacon
 from hone.backends.job import Job, Place
@@ -39,10 +40,12 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2, all_threads=True)  # the launcher asks so where we hang
     post, page = Post(int(arguments[0])), Page(int(arguments[1]))
-    line = sys.stdin.buffer.readline()
+    # Unbuffered: what a thread waits on must have no lock, or the interpreter's end finds it held and aborts.
+    launcher_says = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115 - until the end
+    line = launcher_says.readline()
     if not line:
         return 1
-    threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(launcher_says,), daemon=True).start()
     job, place = Job.decode(line)
     beacons: list[Beacon] = []
     try:
@@ -71,7 +74,7 @@ def _end(post: Post, beacons: Sequence[Beacon], fault: Message) -> None:
     post.fault(fault)
 
 
-def _end_with(launcher: BinaryIO) -> None:
+def _end_with(launcher: RawIOBase) -> None:
     """End at once when the launcher's end of the pipe closes: nobody would hear of what follows."""
     launcher.read()
     os._exit(1)
