@@ -62,7 +62,13 @@ class RayCluster:
             ) from error
 
     def _run(self, ray: Any) -> dict[str, Any]:
-        with self._signals(), _connected(ray, self._ranks), _storage(self._folder) as storage:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._signals())
+            stack.enter_context(_connected(ray, self._ranks))
+            stack.enter_context(
+                self._signals()
+            )  # once more: Ray takes SIGTERM for itself as it starts
+            storage = stack.enter_context(_storage(self._folder))
             self._check_room(ray)
             mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
             trainer = self._trainer(mailbox, storage)
