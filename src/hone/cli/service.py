@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hone.backends.service_address import DEFAULT_PORT
 from hone.errors import ConfigError
 
 app = typer.Typer(
@@ -68,7 +69,7 @@ def service(
     model: BaseModels = None,
     root: Root = _ROOT,
     host: Host = "127.0.0.1",
-    port: Port = 8200,
+    port: Port = DEFAULT_PORT,
     allow_host: AllowHosts = None,
     workers: Workers = 1,
     device: Devices = None,
