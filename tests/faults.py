@@ -27,5 +27,8 @@ FAULTS = {
     33: "settings or rows changed between a run and its resume",
     34: "the wizard: Ctrl-C at each question, no terminal, a tiny one, pasted lines, a script that is there already",
     35: "a generated script: paths and values full of quotes, braces, backslashes, line ends",
+    36: "a model folder that wants to run code, or is no model",
+    37: "time zones and locales: the same answers",
+    38: "no HOME, a umask that leaves all open: secrets stay closed",
     39: "two servers of one folder",
 }
