@@ -17,7 +17,7 @@ FAULTS = {
     12: "a preparing process dies or stands still",
     13: "the machine kills a run: it is not shown as running",
     14: "two trainers of one run: the second is refused, a dead one's lock is free",
-    15: "the clock jumps",
+    15: "a store that another holds, that is damaged, full or without its log; the clock jumps",
     16: "a port in use, addresses of either kind, proxies in the environment",
     17: "the network: connections refused, lost, stalled, cut short, answered by something else",
     18: "a teacher's API: refusals, limits, faults, half and malformed answers, another model, a budget's end",
@@ -27,5 +27,8 @@ FAULTS = {
     33: "settings or rows changed between a run and its resume",
     34: "the wizard: Ctrl-C at each question, no terminal, a tiny one, pasted lines, a script that is there already",
     35: "a generated script: paths and values full of quotes, braces, backslashes, line ends",
+    36: "a model folder that wants to run code, or is no model",
+    37: "time zones and locales: the same answers",
+    38: "no HOME, a umask that leaves all open: secrets stay closed",
     39: "two servers of one folder",
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from hone.cli.main import run
+from hone.service.server import Service
 from hone.service.store import Store
 
 
@@ -46,3 +48,47 @@ def test_what_is_wrong_is_told(
 ) -> None:
     assert run(["service", "--root", str(tmp_path), *words]) == 2
     assert match in capsys.readouterr().err
+
+
+def test_the_audit_log_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    at = [1_600_000_000]
+    store.now = lambda: at[0]
+    ann = store.create_key("ann")[0]
+    bob = store.create_key("bob")[0]
+    at[0] = int(time.time())
+    store.note(ann, "file.created", "file-1", "a\x1b[31m")
+    store.note(bob, "file.created", "file-2")
+    words = ["service", "--root", str(tmp_path), "audit"]
+
+    def told(*more: str) -> list[str]:
+        assert run([*words, *more, "--json"]) == 0
+        return [json.loads(line)["subject"] for line in capsys.readouterr().out.splitlines()]
+
+    assert told() == [ann.id, bob.id, "file-1", "file-2"]
+    assert told("--since", "2h") == ["file-1", "file-2"]
+    assert told("--since", "2021-01-31T10:00", "--key", "ann") == ["file-1"]
+    assert told("--key", bob.id) == [bob.id, "file-2"]
+    assert told("--key", "nobody") == []
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert f"ann ({ann.id})  file.created  file-1  a?[31m" in printed
+    assert run([*words, "--since", "yesterday"]) == 2
+    assert "--since 'yesterday' is no time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_first_key_is_shown_on_a_terminal_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, terminal: bool
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Service, "run", lambda _: None)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    root = str(tmp_path / "a root")
+    words = ["service", "--root", root, "--model", "a=x", "--port", "0", "--no-worker"]
+    assert run(words) == 0
+    printed = capsys.readouterr().out
+    assert ("sk-hone-" in printed) is terminal
+    assert len(Store(Path(root)).list_keys()) == terminal
+    assert f"hone service --root '{root}' keys create NAME" in printed
+    assert ("no key yet" in printed) is not terminal

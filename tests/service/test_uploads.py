@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from hone.service.hooks import Hooks, hook_secret
-from hone.service.readiness import let_go
+from hone.service.retention import let_go
 from hone.service.store import Store
 from tests.service.jobs import BOB, queued, store_of
 from tests.service.served import Served, rows, serving

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hone.backends.service_address import DEFAULT_PORT
 from hone.errors import ConfigError
 
 app = typer.Typer(
@@ -68,7 +73,7 @@ def service(
     model: BaseModels = None,
     root: Root = _ROOT,
     host: Host = "127.0.0.1",
-    port: Port = 8200,
+    port: Port = DEFAULT_PORT,
     allow_host: AllowHosts = None,
     workers: Workers = 1,
     device: Devices = None,
@@ -81,8 +86,8 @@ def service(
 ) -> None:
     """Serve fine-tuning jobs as the OpenAI API has them, until Ctrl-C.
 
-    A client needs the address and a key: `hone service keys create NAME`. The first start makes one. Jobs go on where
-    they were when the service is started again. Webhooks are signed with HONE_WEBHOOK_SECRET, or with a secret that
+    A client needs the address and a key: `hone service keys create NAME`. The first start on a terminal makes one and
+    shows it; a log never gets one. Jobs go on where they were when the service is started again. Webhooks are signed with HONE_WEBHOOK_SECRET, or with a secret that
     lies in FOLDER/secret.
     """
     context.obj = root
@@ -102,7 +107,12 @@ def service(
     slots = None if no_worker else Slots(workers, device or (), threads, ray)
     address = Address(host, port, names=tuple(allow_host or ()))
     running = Service(root.expanduser(), operator, address, slots)
-    first = None if running.store.list_keys() else running.store.create_key("default")[1]
+    has_keys = bool(running.store.list_keys())
+    first = None
+    if (
+        not has_keys and sys.stdout.isatty()
+    ):  # anything else may be a log, which is no place for a key
+        first = running.store.create_key("default")[1]
     if as_json:
         told: dict[str, Any] = {
             "event": "ready",
@@ -115,7 +125,10 @@ def service(
         print(f"  base models: {', '.join(operator.models)}")
         if first:
             print(f"  a key, shown only now: {first}")
-        print("  more keys: hone service keys create NAME", flush=True)
+        more = "more keys" if has_keys or first else "no key yet; make one"
+        print(
+            f"  {more}: hone service --root {shlex.quote(str(root))} keys create NAME", flush=True
+        )
     running.run()
 
 
@@ -193,6 +206,49 @@ def revoke(
     if not _store(context, root).revoke_key(key):
         raise ConfigError(f"no key {key!r} is alive", remedy="`hone service keys list` shows them")
     print(f"revoked {key}")
+
+
+@app.command("audit")
+def audit(
+    context: typer.Context,
+    *,
+    root: Annotated[Path | None, typer.Option("--root", metavar="FOLDER")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="ID|NAME", help="Of one key, or of all keys of a name.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="2026-01-31, 2026-01-31T18:30, or 90m, 24h, 7d."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print who did what, oldest first; with --json a line of JSON for each."""
+    store, after = _store(context, root), 0
+    begin = None if since is None else _moment(since)
+    while found := store.audit(after, key=key, since=begin):
+        for one in found:
+            after = one["seq"]
+            if as_json:
+                print(json.dumps(one))
+                continue
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["at"]))
+            who = f"{one['owner'] or '-'} ({one['key'] or 'operator'})"
+            said = f"{at}  {who}  {one['action']}  {one['subject']}  {one['detail']}".rstrip()
+            print("".join(char if char.isprintable() else "?" for char in said))
+
+
+def _moment(said: str) -> int:
+    """A time as it is typed: a day, a minute, or how long ago."""
+    ago = re.fullmatch(r"([0-9]{1,6})([mhd])", said)
+    if ago is not None:
+        return int(time.time()) - int(ago[1]) * {"m": 60, "h": 3600, "d": 86_400}[ago[2]]
+    try:
+        return int(datetime.fromisoformat(said).timestamp())
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"--since {said!r} is no time",
+            remedy="write 2026-01-31, 2026-01-31T18:30, 90m, 24h or 7d",
+        ) from None
 
 
 def _store(context: typer.Context, root: Path | None) -> Any:

@@ -254,10 +254,15 @@ def _mark_of(kind: str, message: str) -> str:
 
 def _parse(line: bytes) -> Event | None:
     try:
-        told: Any = json.loads(line)
+        # A number that is none is told as an absent one: no answer may hold a word that JSON has not.
+        told: Any = json.loads(line, parse_constant=lambda _: None, parse_float=_number)
         return Event(told.pop("event"), float(told.pop("time")), told)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _number(text: str) -> float | None:
+    return _finite(float(text))
 
 
 def _finite(value: object) -> float | None:

@@ -1,6 +1,6 @@
 """What happens between a request and the queue: files are checked, jobs get every value and are queued or refused.
 
-It also lets go what has expired. It knows no HTTP.
+It knows no HTTP.
 """
 
 from __future__ import annotations
@@ -55,19 +55,6 @@ def check_apart(desk: Desk, file: StoredFile) -> None:
         desk.store.judge_file(
             file.id, "error", None, "the file could not be checked; upload it again"
         )
-
-
-def let_go(desk: Desk) -> None:
-    """Remove files and uploads whose time is over."""
-    for file in desk.store.expired_files():
-        try:
-            desk.store.delete_file(file.id, file.owner)
-        except Refusal:  # a job took it meanwhile
-            continue
-        desk.vault.remove(file.id)
-        desk.store.note(None, "file.expired", file.id)
-    for upload in desk.store.expire_uploads():
-        desk.vault.remove_upload(upload)
 
 
 def _judge(desk: Desk, job: Job) -> None:

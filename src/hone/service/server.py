@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from hone.service.app import make_app
 from hone.service.desk import Desk
 from hone.service.hooks import Hooks, hook_secret
 from hone.service.operator import Operator
-from hone.service.readiness import let_go, make_ready
+from hone.service.readiness import make_ready
+from hone.service.retention import let_go
 from hone.service.shift import Shift, Slots
 from hone.service.speakers import Speakers
 from hone.service.store import Store
@@ -79,7 +81,7 @@ class Service:
             )
         )
         self._ending = threading.Event()
-        self._rounds = threading.Thread(target=self._go_round, name="hone-rounds", daemon=True)
+        self._rounds = self._make_rounds()
         self._thread: threading.Thread | None = None
 
     @property
@@ -89,19 +91,23 @@ class Service:
 
     def run(self) -> None:
         """Serve until SIGINT, SIGTERM or `stop`."""
-        self._rounds.start()
+        for one in self._rounds:
+            one.start()
         try:
             with signals_left():
                 self._uvicorn.run(sockets=[self._socket])
         finally:
             self._ending.set()
             self.desk.wake.set()
-            self._rounds.join(10)
+            for one in self._rounds:
+                one.join(10)
             self.desk.speakers.close()
             if self._shift is not None:
                 self._shift.end()
             with contextlib.suppress(OSError):
                 self._socket.close()
+            with contextlib.suppress(HoneError):  # the next start reads the log
+                self.store.fold()
             self._lock.release()
 
     def start(self) -> None:
@@ -120,25 +126,46 @@ class Service:
         if self._thread is not None and threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _go_round(self) -> None:
-        """What is done beside answering, again and again; a fault of one round is told, and the next tries anew."""
-        last = 0.0
-        while not self._ending.is_set():
+    def _make_rounds(self) -> list[threading.Thread]:
+        """What is done beside answering, each on a thread of its own: a slow address delays no worker's start."""
+        last = -_LET_GO_S
+
+        def tend() -> None:
+            nonlocal last
+            make_ready(self.desk)
+            self.desk.speakers.look()
+            if time.monotonic() - last > _LET_GO_S:
+                let_go(self.desk)
+                last = time.monotonic()
+
+        def rest() -> None:
+            self._ending.wait(_ROUND_S)
+
+        def wait() -> None:
             self.desk.wake.wait(_ROUND_S)
             self.desk.wake.clear()
+
+        todo: list[tuple[str, Callable[[], object], Callable[[], None]]] = [
+            ("rounds", tend, wait),
+            ("hooks", self._hooks.send, rest),
+        ]
+        if self._shift is not None:
+            todo.insert(0, ("workers", self._shift.look, rest))
+        return [
+            threading.Thread(target=self._repeat, args=one, name=f"hone-{name}", daemon=True)
+            for name, *one in todo
+        ]
+
+    def _repeat(self, do: Callable[[], object], wait: Callable[[], None]) -> None:
+        """Again and again; a fault of one round is told, and the next tries anew."""
+        while not self._ending.is_set():
             try:
-                if self._shift is not None:
-                    self._shift.look()
-                make_ready(self.desk)
-                self._hooks.send()
-                self.desk.speakers.look()
-                if time.monotonic() - last > _LET_GO_S:
-                    let_go(self.desk)
-                    last = time.monotonic()
+                do()
             except HoneError as error:
                 logger.error("%s", error)
             except Exception:
                 logger.exception("a round failed")
+            wait()
 
 
 def _hosts(address: Address) -> frozenset[str] | None:

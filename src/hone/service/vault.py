@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,18 @@ _PART: Final = ".part"
 _ERRORS: Final = ".errors"
 _STALE_S: Final = 3600
 _LEAST_FREE_BYTES: Final = 64 * 2**20
+
+
+@contextlib.contextmanager
+def _room() -> Generator[None]:
+    """What the disk refuses, in our words."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"the service could not keep the file: {error.strerror}",
+            remedy="ask its operator for room",
+        ) from error
 
 
 class Incoming:
@@ -47,7 +60,8 @@ class Incoming:
                 param="file",
                 code="file_too_large",
             )
-        self._stream.write(data)
+        with _room():
+            self._stream.write(data)
         self._digest.update(data)
         self._md5.update(data)
 
@@ -63,9 +77,10 @@ class Incoming:
 
     def keep(self) -> Path:
         """Make it durable, and there."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        with _room():
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
         self._beside.rename(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -76,7 +91,8 @@ class Incoming:
 
     def drop(self) -> None:
         """Leave nothing."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what it still held need not be written
+            self._stream.close()
         self._beside.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
 

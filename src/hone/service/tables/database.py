@@ -78,6 +78,11 @@ class Database:
             connection.close()
             self._here.connection = None
 
+    def fold(self) -> None:
+        """Bring all that stands in the -wal file into service.db itself, as far as nobody else reads now."""
+        with _told(self._path):
+            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def check(self) -> None:
         """Read the whole file for damage. Raises EnvironmentFault."""
         with self.reading() as connection:

@@ -181,6 +181,28 @@ class Jobs(Database):
     def _say(self, connection: Any, job: str, message: str, level: Any = "info") -> None:
         add_event(connection, job, message, level=level, created=self.now())
 
+    def spent_jobs(self) -> frozenset[str]:
+        """Ended jobs of which nothing is needed: their models were deleted, or there are none and their file is gone."""
+        words = f"""
+            SELECT id FROM jobs WHERE NOT ({_LIVE})
+            AND id NOT IN (SELECT job FROM models WHERE job IS NOT NULL)
+            AND ((fine_tuned_model IS NOT NULL AND json_extract(body, '$.x_hone.trainable') IS NULL)
+                 OR training_file NOT IN (SELECT id FROM files))
+        """  # noqa: S608
+        with self.reading() as connection:
+            return frozenset(str(row["id"]) for row in rows(connection, words))
+
+    def rowless_jobs(self) -> dict[str, tuple[bool, bool]]:
+        """Ended jobs whose files are gone: whether that of training, and that of validation."""
+        words = f"""
+            SELECT id, training_file NOT IN (SELECT id FROM files) AS training,
+              coalesce(validation_file NOT IN (SELECT id FROM files), 0) AS validation
+            FROM jobs WHERE NOT ({_LIVE}) AND (training OR validation)
+        """  # noqa: S608
+        with self.reading() as connection:
+            found = rows(connection, words)
+        return {str(one["id"]): (bool(one["training"]), bool(one["validation"])) for one in found}
+
 
 def _job(connection: Any, id: str, owner: str | None, param: str = "fine_tuning_job_id") -> Job:  # noqa: A002
     row = connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()

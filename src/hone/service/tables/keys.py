@@ -103,11 +103,22 @@ class Keys(Database):
             ids = (None, None) if key is None else (key.id, key.owner)
             self._note(connection, *ids, action, subject, detail)
 
-    def audit(self, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
-        """The audit log from a number on, oldest first."""
+    def audit(
+        self, after: int = 0, limit: int = 1000, *, key: str | None = None, since: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The audit log from a number on, oldest first; of one key or owner, and of a time on."""
+        asked = "seq > ?"
+        of: list[object] = [after]
+        if key is not None:
+            # A key's own making and end stand there as things that were done to it.
+            asked += " AND (key = ? OR owner = ? OR subject = ?)"
+            of += [key] * 3
+        if since is not None:
+            asked += " AND at >= ?"
+            of.append(since)
         with self.reading() as connection:
-            words = "SELECT * FROM audit WHERE seq > ? ORDER BY seq LIMIT ?"
-            return [dict(row) for row in rows(connection, words, (after, limit))]
+            words = f"SELECT * FROM audit WHERE {asked} ORDER BY seq LIMIT ?"  # noqa: S608
+            return [dict(row) for row in rows(connection, words, (*of, limit))]
 
     def _note(
         self, connection: Any, key: str | None, owner: str | None, action: str, subject: str, detail: str = ""
