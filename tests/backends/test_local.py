@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from safetensors.torch import load_file
 
@@ -55,11 +57,27 @@ def rows(*numbers: int, reply: str = "runs and sings") -> list[Trajectory]:
     ]
 
 
-def wait_until_gone(backend: LocalBackend) -> None:
+def wait_until_gone(backend: LocalBackend, pids: set[int] | None = None) -> None:
+    """These processes of it, or all."""
     until = time.monotonic() + 60
-    while backend.pids:
+    while set(backend.pids) & pids if pids is not None else backend.pids:
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def is_server(pid: int) -> bool:
+    return b"hone.serving" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def answer(address: str, model: str) -> str:
+    """What a model of the backend's server says."""
+    asked = [{"role": "user", "content": "the red cat"}]
+    with openai.OpenAI(base_url=address, api_key="none") as client:
+        said = client.chat.completions.create(
+            model=model, messages=asked, max_tokens=12, temperature=0, logprobs=True
+        )
+    assert said.choices[0].logprobs is not None
+    return str([one.logprob for one in said.choices[0].logprobs.content or []])
 
 
 def history(home: Path) -> Iterator[dict[str, Any]]:
@@ -107,9 +125,11 @@ def test_training_after_training_through_a_killed_process(tmp_path: Path, base: 
 def test_five_calls_each_in_a_process_of_its_own_end_as_five_in_one(
     tmp_path: Path, base: Path
 ) -> None:
+    """And the server of one of them is up all along, and knows each step; after the end nothing of it all is left."""
     config = TrainSFTConfig(learning_rate=[1e-2, 5e-3])
     straight, killed = model_of(base, "straight"), model_of(base, "killed")
     names: dict[str, list[str]] = {"straight": [], "killed": []}
+    answers: list[str] = []
     with LocalBackend(path=tmp_path, compute=COMPUTE) as backend:
         for model in (straight, killed):
             model.blocking.register(backend)
@@ -117,8 +137,23 @@ def test_five_calls_each_in_a_process_of_its_own_end_as_five_in_one(
                 model.blocking.train_sft(rows(first, first + 1, first + 2), config)
                 names[model.name].append(model.get_inference_name())
                 if model is killed:
-                    os.kill(backend.pids[0], signal.SIGKILL)
-                    wait_until_gone(backend)
+                    address = killed.openai_client().base_url
+                    answers.append(answer(str(address), names["killed"][-1]))
+                    server = [pid for pid in backend.pids if is_server(pid)]
+                    (training,) = set(backend.pids) - set(server)
+                    os.kill(training, signal.SIGKILL)
+                    wait_until_gone(backend, {training})
+                    assert [pid for pid in backend.pids if is_server(pid)] == server
+        pids = backend.pids
+    assert len(answers) == 5
+    assert len(set(answers)) > 1, "each step answers by its own weights"
+    assert pids
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    with socket.socket() as port:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind(("127.0.0.1", address.port))
+    for name in names:
+        assert holder(tmp_path / f"sft-project/models/{name}/training/lock") is None
     assert names["straight"] == [f"straight@{step}" for step in range(1, 6)]
     assert names["killed"] == [f"killed@{step}" for step in range(1, 6)]
     for step in range(6):
