@@ -122,9 +122,14 @@ def _run(port: int, model: str, *, clients: int, seconds: float) -> dict[str, An
         "failures": len(failures),
         "first_failure": failures[0] if failures else None,
         "tokens_per_s": tokens / took,
-        "first_token_s": median(reply[1] for reply in replies) if replies else None,
+        # None where a server's chunks hold no text that could be timed.
+        "first_token_s": median(firsts) if (firsts := [r[1] for r in replies if r[1]]) else None,
         "reply_s": median(reply[2] for reply in replies) if replies else None,
     }
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "not told" if seconds is None else f"{1000 * seconds:.0f} ms"
 
 
 def _ask(port: int, model: str, seed: int) -> tuple[int, float, float]:
@@ -135,7 +140,8 @@ def _ask(port: int, model: str, seed: int) -> tuple[int, float, float]:
         "model": model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": REPLY_TOKENS,
-        "temperature": 0,
+        "temperature": 1.0,  # greedily random weights write one token over and over, which may have no text
+        "seed": seed,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -169,7 +175,7 @@ def _table(servers: dict[str, Any], clients: int) -> str:
         ratio = many["tokens_per_s"] / one["tokens_per_s"] if one["tokens_per_s"] else 0.0
         lines.append(
             f"{name:14} {one['tokens_per_s']:8.0f}/s {many['tokens_per_s']:10.0f}/s {ratio:6.1f} "
-            f"{1000 * (one['first_token_s'] or 0):9.0f} ms  {one['failures'] + many['failures']}"
+            f"{_milliseconds(one['first_token_s']):>12}  {one['failures'] + many['failures']}"
         )
     return "\n".join(lines)
 
