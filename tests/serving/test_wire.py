@@ -8,12 +8,14 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 
 from hone.errors import HoneError
+from hone.infer.dialect import Dialect
 from hone.infer.writer import Crowded
 from hone.serving.server import Address, Server
 from tests.serving.scripted import ScriptedWriter
@@ -164,6 +166,20 @@ def test_reasoning_stands_apart_and_calls_are_calls(
     one = chat(client, "caller", tools=[TOOL], parallel_tool_calls=False).choices[0]
     assert len(one.message.tool_calls) == 1
     assert writer.asked[-1].cancelled.is_set()
+
+
+def test_tools_are_refused_where_calls_could_not_be_read(
+    client: openai.OpenAI, writer: ScriptedWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answered, they would come back as text, and nobody would know why."""
+    voice = replace(writer.voice("plain"), dialect=Dialect())
+    monkeypatch.setattr(writer, "voice", lambda _: voice)
+    with pytest.raises(openai.BadRequestError, match="come back as text") as caught:
+        chat(client, tools=[TOOL])
+    assert caught.value.param == "tools"
+    assert not writer.asked
+    chat(client)
+    chat(client, tools=[TOOL], tool_choice="none")
 
 
 def test_a_call_can_be_required(client: openai.OpenAI, writer: ScriptedWriter) -> None:

@@ -160,6 +160,14 @@ class Answering:
         return _Begun(wire, voice, tickets, parts, queue)
 
     def _prompt(self, question: Question, voice: Voice) -> _Asked:
+        if question.tools and voice.dialect.calls is None:
+            raise Refusal(
+                400,
+                "this model's chat template writes no tool calls, or in a form that is not known here: its calls would "
+                "come back as text; leave tools out, or take a model of another family",
+                param="tools",
+                code="tools_not_supported",
+            )
         try:
             with voice.lock:
                 ids = voice.renderer.prompt(question.messages, question.tools)
