@@ -15,6 +15,7 @@ import pytest
 
 from hone.cli.main import run
 from hone.cli.serve import place_of
+from hone.serving import packages
 from hone.serving.open import snippets
 from tests.folders import model_folder
 
@@ -97,3 +98,14 @@ def test_what_cannot_be_served_is_said(
     asked: list[Any] = [word.format(m=base) for word in words]
     assert run(["serve", *asked, "--port", "0"]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["serve", "m"], ["service", "--model", "m"]])
+def test_a_server_without_its_packages_says_what_to_install(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    assert run(words) == 4
+    said = capsys.readouterr().err
+    assert "uvicorn" in said
+    assert "hone[service]" in said

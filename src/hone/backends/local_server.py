@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hone.errors import EnvironmentFault
+from hone.serving.packages import require_packages
 
 _SERVING = "hone.serving"
 
@@ -85,6 +86,7 @@ def start_server(
             where=str(folder),
             remedy="load the newest folder under checkpoints/ with peft, or give LocalBackend(start=...) a server of yours",
         )
+    require_packages(f"serving {name}")
     serving: Any = importlib.import_module(f"{_SERVING}.child")
     log = folder / "logs" / "server.log"
     return Served(serving.ServerProcess(folder, base=str(base_folder), name=name, log=log))

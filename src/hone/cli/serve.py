@@ -60,6 +60,9 @@ def serve(
     A run answers as RUN by its newest checkpoint, and as RUN@STEP by each; new ones need no restart. So does what
     a TrainableModel left: PROJECT/NAME answers as NAME. The API key that clients must bring is read from HONE_API_KEY.
     """
+    from hone.serving.packages import require_packages
+
+    require_packages("hone serve")
     from hone.serving.open import Limits, open_server, snippets
     from hone.serving.server import Address
 

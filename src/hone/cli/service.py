@@ -93,6 +93,9 @@ def service(
     context.obj = root
     if context.invoked_subcommand is not None:
         return
+    from hone.serving.packages import SERVING, require_packages
+
+    require_packages("hone service", [*SERVING, "fastapi", "python_multipart", "prometheus_client"])
     from hone.service.operator import Operator, named_models
     from hone.service.server import Service
     from hone.service.shift import Slots
