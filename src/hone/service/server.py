@@ -27,6 +27,7 @@ from hone.service.store import Store
 from hone.service.vault import Vault
 from hone.serving.gate import LOOPBACK
 from hone.serving.server import Address, listen, signals_left
+from hone.serving.slow_head import HeadInTime
 
 logger = logging.getLogger("hone")
 
@@ -68,7 +69,7 @@ class Service:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=HeadInTime,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -19,6 +19,7 @@ from hone.infer.writer import Writer
 from hone.serving.answering import Answering
 from hone.serving.app import make_app
 from hone.serving.gate import LOOPBACK, Rules
+from hone.serving.slow_head import HeadInTime
 
 _START_S: Final = 30.0
 _END_S: Final = 3
@@ -72,6 +73,7 @@ class Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=HeadInTime,
                 log_config=None,
                 access_log=False,
                 server_header=False,
