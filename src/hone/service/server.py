@@ -25,9 +25,10 @@ from hone.service.shift import Shift, Slots
 from hone.service.speakers import Speakers
 from hone.service.store import Store
 from hone.service.vault import Vault
+from hone.serving.connection import bounded
+from hone.serving.connections import AT_ONCE, BoundedServer, most_connections
 from hone.serving.gate import LOOPBACK
 from hone.serving.server import Address, listen, signals_left
-from hone.serving.slow_head import HeadInTime
 
 logger = logging.getLogger("hone")
 
@@ -66,10 +67,10 @@ class Service:
         shown = "127.0.0.1" if address.host == "0.0.0.0" else address.host  # noqa: S104
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
         app: Any = make_app(self.desk, _hosts(address))
-        self._uvicorn = uvicorn.Server(
+        self._uvicorn = BoundedServer(
             uvicorn.Config(
                 app,
-                http=HeadInTime,
+                http=bounded(most_connections()),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -78,7 +79,7 @@ class Service:
                 h11_max_incomplete_event_size=_HEADER_BYTES,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=3,
-                limit_concurrency=2000,
+                backlog=AT_ONCE,
             )
         )
         self._ending = threading.Event()

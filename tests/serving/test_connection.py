@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from hone.serving.connection import Connection
 from hone.serving.server import Address, Server
-from hone.serving.slow_head import HeadInTime
 from tests.service.served import serving
 from tests.serving.scripted import ScriptedWriter
 
@@ -23,7 +25,7 @@ def port(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[int]:
     """Where a server of each kind listens."""
-    monkeypatch.setattr(HeadInTime, "head_s", HEAD_S)
+    monkeypatch.setattr(Connection, "head_s", HEAD_S)
     if request.param == "service":
         with serving(tmp_path) as served:
             yield served.service.port
@@ -46,7 +48,9 @@ def answered(connection: socket.socket) -> None:
     """One whole answer, which says that the server is well."""
     told = b""
     while not told.endswith(b"}"):
-        told += connection.recv(4096)
+        block = connection.recv(4096)
+        assert block, told
+        told += block
     assert told.startswith(b"HTTP/1.1 200 ")
 
 
@@ -100,3 +104,51 @@ def test_an_idle_connection_between_requests_is_kept(port: int) -> None:
             connection.sendall(WHOLE[10:])
             answered(connection)
             time.sleep(HEAD_S * 1.5)
+
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
+from pathlib import Path
+from hone.service.operator import Operator
+from hone.service.server import Service
+from hone.serving.server import Address
+one = Service(Path(sys.argv[1]), Operator({"tiny": "x"}), Address(port=0))
+print(one.port, flush=True)
+one.run()
+"""
+
+
+@pytest.mark.fault(38)
+def test_more_callers_than_files_may_be_open(tmp_path: Path) -> None:
+    """Those beyond the limit are turned away, nothing is logged, and who comes later is answered."""
+    command = [sys.executable, "-c", FEW_FILES, str(tmp_path), "300"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as child:  # type: ignore[call-overload]
+        try:
+            crowd_out(child)
+        finally:
+            child.terminate()
+        assert (child.wait(20), child.stderr.read()) == (0, "")
+
+
+def crowd_out(child: subprocess.Popen[str]) -> None:
+    """Open more connections than it can hold; the first and later ones are answered."""
+    assert child.stdout is not None
+    port = int(child.stdout.readline())
+    crowd = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(500)]
+    assert rest(crowd[-1]).startswith(b"HTTP/1.1 503 ")
+    crowd[0].sendall(WHOLE)
+    answered(crowd[0])
+    for one in crowd:
+        one.close()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(WHOLE)
+        answered(connection)
+
+
+def test_too_few_files_to_serve_anybody(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FEW_FILES, str(tmp_path), "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "this process may open 64 files; a server needs 257" in done.stderr

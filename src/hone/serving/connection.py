@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with one rule more: the head of a request must come within a time.
+"""HTTP/1.1 as uvicorn speaks it, with two rules more: heads come within a time, and connections are not without end.
 
 Bodies are the gate's affair; before the head is whole no request exists that the gate could see, and uvicorn itself
 waits for it without end, so that a caller who sends a byte a minute would keep a connection for as long as it likes.
@@ -17,17 +17,30 @@ _TOO_SLOW: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n"
     b"x-should-retry: false\r\n\r\n"
 )
+_TOO_MANY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n"
+    b"retry-after: 1\r\n\r\n"
+)
 
 
-class HeadInTime(H11Protocol):
-    """A connection that is closed where it, or a request on it, does not say within `head_s` what it wants."""
+class Connection(H11Protocol):
+    """One connection, closed where it, or a request on it, does not say within `head_s` what it wants.
+
+    A connection beyond `most` is closed at once; those that are there go on. (uvicorn's own `limit_concurrency` would
+    refuse their requests instead, so whoever opened many would shut out everybody.)
+    """
 
     head_s: float = HEAD_S
+    most: int = 2000
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller is there."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
@@ -57,3 +70,8 @@ class HeadInTime(H11Protocol):
         if not self.transport.is_closing():
             self.transport.write(_TOO_SLOW)
             self.transport.close()
+
+
+def bounded(most: int) -> type[Connection]:
+    """A kind of connection of which a server holds at most so many."""
+    return type("BoundedConnection", (Connection,), {"most": most})
