@@ -16,6 +16,7 @@ import uvicorn
 from hone.errors import ConfigError, HoneError
 from hone.runs.lock import RunLock
 from hone.service.app import make_app
+from hone.service.checks import Checks
 from hone.service.desk import Desk
 from hone.service.hooks import Hooks, hook_secret
 from hone.service.operator import Operator
@@ -82,6 +83,7 @@ class Service:
                 backlog=AT_ONCE,
             )
         )
+        self._checks = Checks(self.store)
         self._ending = threading.Event()
         self._rounds = self._make_rounds()
         self._thread: threading.Thread | None = None
@@ -103,6 +105,7 @@ class Service:
             self.desk.wake.set()
             for one in self._rounds:
                 one.join(10)
+            self._checks.end()
             self.desk.speakers.close()
             if self._shift is not None:
                 self._shift.end()
@@ -134,6 +137,7 @@ class Service:
 
         def tend() -> None:
             nonlocal last
+            self._checks.look()
             make_ready(self.desk)
             self.desk.speakers.look()
             if time.monotonic() - last > _LET_GO_S:
