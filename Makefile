@@ -15,7 +15,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-distributed quickstart format check test gpu prove bench
+.PHONY: help setup setup-distributed quickstart format check test gpu prove bench docs docs-reference
 
 help:
 	@echo "make setup       make .venv and install Hone in it, with what development needs"
@@ -26,6 +26,8 @@ help:
 	@echo "make test        every proof at small size; ARGS='tests/data -k name' for some"
 	@echo "make gpu         the proofs that need a GPU; without one they are skipped with the reason"
 	@echo "make prove       the proofs at full size; ARGS as above"
+	@echo "make docs        the documentation as a site in build/docs; a broken link fails"
+	@echo "make docs-reference  write docs/reference from the code"
 	@echo "make bench       the benchmarks, beside the peers'"
 
 setup: $(DEVELOPS)
@@ -80,3 +82,9 @@ prove: setup-distributed
 bench: setup
 	$(PIP) -e '.[bench,dev]'
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+docs: setup docs-reference
+	$(BIN)/zensical build --strict --clean
+
+docs-reference: setup
+	$(BIN)/python -m docs_from_code

@@ -196,6 +196,12 @@ def test_the_readme_tells_the_exit_codes() -> None:
     assert {int(code): meaning for code, meaning in rows.items()} == EXIT_CODES
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    from docs_from_code.pages import outdated
+
+    assert outdated() == [], "run `make docs-reference`"
+
+
 def test_constraints_pin_everything_once() -> None:
     lines = [
         line
