@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hone.backends.gpus import visible_gpus
+from hone.config.dialects.choice import Dialect
 from hone.config.layers import Resolved, resolve
 from hone.errors import ConfigError
 
@@ -21,11 +23,16 @@ WORDS_HELP = (
 
 
 def resolve_words(
-    words: Sequence[str], *, config: Path | None = None, flags: Mapping[str, str | None]
+    words: Sequence[str],
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, str | None],
+    dialect: Dialect | None = None,
 ) -> Resolved:
     """The configuration that the words, the flags and the environment give together.
 
-    `flags` map a setting's dotted name to what was typed, None where the flag was absent.
+    `flags` map a setting's dotted name to what was typed, None where the flag was absent. `dialect`: the language
+    of the configuration file, where it is not to be recognised.
     """
     overrides: list[str] = []
     data: str | None = None
@@ -53,4 +60,6 @@ def resolve_words(
         environment=os.environ,
         overrides=overrides,
         flags={"data.path": data, **flags},
+        dialect=dialect,
+        devices=visible_gpus,
     )
