@@ -30,8 +30,8 @@ from hone.config.sections import Config, QuantizationSection, TrainSection
 from hone.config.values import Node, fit, plain_scalar, takes_structure, wants_text
 from hone.errors import ConfigError
 
-NOT_SETTINGS = frozenset({"HONE_CACHE", "HONE_SHARED"})
-"""Names that begin like a setting's and are none: the cache of prepared data, the tests' material."""
+NOT_SETTINGS = frozenset({"HONE_CACHE", "HONE_LLAMAFACTORY", "HONE_SHARED"})
+"""Names that begin like a setting's and are none: the cache of prepared data, LLaMA-Factory's Python, the tests' material."""
 COMMAND_LINE = "command line"
 DEFAULT = "default"
 

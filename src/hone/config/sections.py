@@ -235,7 +235,7 @@ class DataSection(Section):
     ) = "auto"
     """Processes that prepare rows ahead of training. `auto`: one per core for files from 8 MiB on; 0 prepares all rows in the run's own process first."""
     shuffle: bool = True
-    """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file."""
+    """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file, and of several sources without weights one after the other."""
     validation_split: Share = 0.0
     """Share of the rows held out for the evaluation loss, 0 to 1. Chosen by content, so equal rows stay on one side."""
     validation_path: str | None = None

@@ -349,10 +349,6 @@ def _read_rest(theirs: Foreign, environment: Mapping[str, str]) -> None:
         theirs.put("train.loss", "dft", "use_dft_loss")
     if theirs.truth("disable_shuffling"):
         theirs.put("data.shuffle", False, "disable_shuffling")
-        if "data.sources" in theirs.made.values:
-            theirs.remark(
-                "disable_shuffling: the datasets' rows stand evenly among each other; there one after the other"
-            )
     ranks = theirs.whole("ray_num_workers", 1)
     if theirs.said("ray_num_workers"):
         if environment.get("USE_RAY", "").lower() in ("1", "true", "y"):
