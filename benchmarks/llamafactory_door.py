@@ -1,6 +1,7 @@
 """Hone beside LLaMA-Factory on LLaMA-Factory's own example files: tokens that are trained, the first loss, the time of both.
 
     python benchmarks/llamafactory_door.py --examples FOLDER --python PYTHON [--rows 32] [--steps 4] [--json FILE]
+    python benchmarks/llamafactory_door.py --examples FOLDER --python PYTHON --templates     # rows alone
 
 FOLDER holds LLaMA-Factory's example YAMLs, PYTHON is the interpreter of an environment that has it (or HONE_LLAMAFACTORY).
 Each file that Hone reads is given to both as it is, but for the model (one tiny random one), the rows (made here, in the
@@ -34,6 +35,7 @@ from hone.runs.events import read_events
 
 HERE = Path(__file__).resolve().parent
 DATASETS = ("identity", "alpaca_en_demo")
+TEMPLATES = ("qwen", "qwen3_nothink", "llama3", "chatml", "alpaca", "default")
 _WORDS = [
     "red",
     "green",
@@ -122,8 +124,39 @@ def make_rows(folder: Path, rows: int) -> Path:
             )
         (folder / f"{name}.json").write_text(json.dumps(made), encoding="utf-8")
         info[name] = {"file_name": f"{name}.json"}
+    info |= _conversations(folder)
     (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
     return folder
+
+
+def _conversations(folder: Path) -> dict[str, Any]:
+    """Two ShareGPT datasets: talks of several turns, and agents that call a tool."""
+    talks: list[dict[str, Any]] = []
+    agents: list[dict[str, Any]] = []
+    tool = {
+        "name": "find",
+        "description": "Find one.",
+        "parameters": {"type": "object", "properties": {}},
+    }
+    for place in range(8):
+        said = [
+            " ".join(_WORDS[(place + i) % 9 : (place + i) % 9 + 3 + place % 4]) for i in range(4)
+        ]
+        names = ("human", "gpt", "human", "gpt")
+        turns = [{"from": name, "value": text} for name, text in zip(names, said, strict=True)]
+        talks.append({"conversations": turns, "system": "the cat" if place % 2 else ""})
+        call = {"name": "find", "arguments": {"what": said[1], "count": place}}
+        calls = [turns[0], {"from": "function_call", "value": json.dumps(call)}]
+        calls += [{"from": "observation", "value": '{"found": "a dog"}'}, turns[3]]
+        agents.append({"conversations": calls, "system": "the dog", "tools": json.dumps([tool])})
+    info: dict[str, Any] = {}
+    for name, made in (("talks", talks), ("agents", agents)):
+        (folder / f"{name}.json").write_text(json.dumps(made), encoding="utf-8")
+        columns = {"messages": "conversations", "system": "system"} | (
+            {"tools": "tools"} if name == "agents" else {}
+        )
+        info[name] = {"file_name": f"{name}.json", "formatting": "sharegpt", "columns": columns}
+    return info
 
 
 def adapted(
@@ -235,6 +268,40 @@ def _run(arguments: list[str], environment: dict[str, str], log: Path) -> None:
         raise SystemExit(f"{' '.join(arguments)} ended with code {done.returncode}:\n{tail}")
 
 
+def templates(
+    example: Path, model: Path, rows: Path, folder: Path, asked: argparse.Namespace
+) -> None:
+    """What both make of conversations, of calls with tools, and of rows that are cut, by each template."""
+    kinds = {"talks": {}, "agents": {}, "talks, cut at 40": {"cutoff_len": 40}}
+    print(
+        "| rows | template | same tokens | same trained | trained tokens (theirs, Hone's) |\n|---|---|---|---|---|"
+    )
+    for kind, more in kinds.items():
+        for name in TEMPLATES:
+            work = folder / f"{kind}-{name}"
+            work.mkdir()
+            values = adapted(example, model, rows, work / "out", asked)
+            assert isinstance(values, dict)
+            values |= {"dataset": kind.partition(",")[0], "template": name, **more}
+            file = work / "both.yaml"
+            file.write_text(flat_yaml(values), encoding="utf-8")
+            pair = Pair(name)
+            try:
+                _compare_rows(pair, file, file, work, asked)
+            except (HoneError, SystemExit) as error:
+                print(
+                    f"| {kind} | {name} | {str(error).strip().splitlines()[-1][:200]} |", flush=True
+                )
+                continue
+            told = f"{pair.same_tokens} of {pair.rows} | {pair.same_trained} of {pair.rows}"
+            print(
+                f"| {kind} | {name} | {told} | {pair.trained[0]:,}, {pair.trained[1]:,} |",
+                flush=True,
+            )
+            for text in pair.differences[:1]:
+                print(f"  {text}", flush=True)
+
+
 def table(pairs: list[Pair]) -> str:
     """One line for each example, as Markdown."""
     lines = [
@@ -258,6 +325,9 @@ def main() -> None:
     parser.add_argument("--examples", type=Path, required=True)
     parser.add_argument("--python", default=os.environ.get("HONE_LLAMAFACTORY"))
     parser.add_argument("--only", help="examples whose name holds this")
+    parser.add_argument(
+        "--templates", action="store_true", help="compare rows by template; nothing is trained"
+    )
     parser.add_argument("--rows", type=int, default=32, help="of each dataset")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=64)
@@ -274,6 +344,10 @@ def main() -> None:
         rows = make_rows(folder / "rows", asked.rows)
         os.chdir(folder)
         (folder / "data").symlink_to(rows)
+        if asked.templates:
+            example = next(asked.examples.glob("train_lora__*_lora_sft.yaml"))
+            templates(example, model, rows, folder, asked)
+            return
         for file in sorted(asked.examples.glob("*.yaml")):
             if asked.only and asked.only not in file.name:
                 continue

@@ -54,6 +54,16 @@ def test_keys(tmp_path: Path, about: dict[str, Any], expected: dict[str, object]
     assert source(tmp_path, about) == {**path, "name": "d", **expected}
 
 
+def test_a_column_that_is_not_named_is_told(tmp_path: Path) -> None:
+    rows = [{"conversations": [], "system": "s", "tools": "[]"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    about = {"file_name": "a.json", "formatting": "sharegpt"}
+    about |= {"columns": {"messages": "conversations", "system": "system"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"d": about}))
+    (remark,) = read_datasets(["d"], str(tmp_path), stage="sft")[0].remarks
+    assert "'tools'" in remark
+
+
 def test_texts_of_the_stage_pt(tmp_path: Path) -> None:
     about = {"file_name": "a.json", "columns": {"prompt": "text"}}
     assert source(tmp_path, about, stage="pt")["format"] == "text"

@@ -5,6 +5,7 @@ It knows no training. A dataset of pictures, of preferences, or behind a script 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from hone.config.values import Node, fit
 from hone.errors import ConfigError, nearest
 
 FILE: Final = "dataset_info.json"
+_HEAD_CHARACTERS: Final = 2**18
 
 _ALPACA: Final = {
     "prompt": "instruction",
@@ -108,7 +110,25 @@ def _dataset(name: str, entries: Mapping[str, Node], path: Path, *, stage: str) 
             f"num_samples of {name}: its first {most} rows are taken, each once; LLaMA-Factory draws as many by chance"
         )
     _read_shape(told, source, where, stage=stage)
+    named = set(_mapping(told, "columns", where).values())
+    for key in sorted(
+        _first_keys(Path(str(source["path"]))) & {"system", "tools", "history"} - named
+    ):
+        remarks.append(
+            f"{name}: its rows have {key!r}, which columns does not name: it is used here, and left out there"
+        )
     return Dataset(source, remarks)
+
+
+def _first_keys(path: Path) -> set[str]:
+    """The keys of the first row of a JSON or JSONL file; none where they cannot be told from its beginning."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            head = stream.read(_HEAD_CHARACTERS)
+        row: object = json.JSONDecoder().raw_decode(head, head.index("{"))[0]
+    except (OSError, ValueError):
+        return set()
+    return set(cast("dict[str, Any]", row)) if isinstance(row, dict) else set()
 
 
 def _place(told: Mapping[str, Any], path: Path, where: str) -> str:

@@ -222,6 +222,10 @@ def _read_schedule(theirs: Foreign, defaults: Defaults) -> None:
             "lr_scheduler_type: constant: transformers leaves the warmup out there; so does this run"
         )
         warmup = ratio = 0
+    if warmup or ratio:
+        theirs.remark(
+            "warmup: the first step learns too, at a share of the peak; transformers begins at a rate of 0"
+        )
     if warmup >= 1:
         theirs.put("train.warmup_steps", int(warmup), "warmup_steps")
     else:  # below 1, transformers takes it for a share
