@@ -64,7 +64,7 @@ def test_no_row_of_a_source_is_favoured_over_time(mix, seed, epochs, shuffle):
 
 @settings(max_examples=60)
 @given(mixes(), st.integers(0, 2**32 - 1), st.integers(0, 3))
-def test_unshuffled_sources_keep_their_order_and_interleave_evenly(mix, seed, epoch):
+def test_unshuffled_sources_keep_their_order_and_interleave_evenly_by_weight(mix, seed, epoch):
     counts, weights = mix
     source, row = source_of(mixed_order(counts, weights, seed, epoch, False), counts)
     given_rows = rows_per_epoch(counts, weights)
@@ -72,6 +72,9 @@ def test_unshuffled_sources_keep_their_order_and_interleave_evenly(mix, seed, ep
         start = epoch * int(given_rows[one])
         wanted = (np.arange(start, start + int(given_rows[one])) % count).tolist()
         assert row[source == one].tolist() == wanted
+        if weights is None:  # one after the other, as one file of all rows
+            assert source.tolist() == sorted(source.tolist())
+            continue
         so_far = np.cumsum(source == one)
         even = np.arange(1, len(source) + 1) * int(given_rows[one]) / len(source)
         assert np.abs(so_far - even).max() <= len(counts)

@@ -77,7 +77,9 @@ VERBS = (
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
-    Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
+    Verb(
+        "config", "hone.cli.config:app", "Show the configuration; convert others'.", is_group=True
+    ),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
     Verb("skills", "hone.cli.skills:app", "Teach coding assistants to use Hone.", is_group=True),
     Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),

@@ -57,11 +57,12 @@ def mixed_order(
     Each source is an endless stream: one permutation of its rows after the other (file order, again and
     again, without `shuffle`). With n rows an epoch, epoch e takes the places [e * n, (e + 1) * n) of it,
     so after any number of epochs two rows of a source have been used equally often, or once more.
-    Shuffled, the epoch's rows are permuted together, and without weights this is `epoch_order` of one
-    file that holds all rows. Unshuffled, each source keeps its order and they interleave evenly.
+    Shuffled, the epoch's rows are permuted together. Unshuffled, each source keeps its order and they
+    interleave evenly. Without weights both are `epoch_order` of one file that holds all rows, one source after
+    the other.
     """
-    if shuffle and weights is None:
-        return epoch_order(sum(row_counts), seed, epoch, True)
+    if weights is None:
+        return epoch_order(sum(row_counts), seed, epoch, shuffle)
     given = rows_per_epoch(row_counts, weights)
     first = np.concatenate(([0], np.cumsum(row_counts)[:-1])).astype(np.int64)
     drawn = [

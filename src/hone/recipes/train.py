@@ -469,12 +469,13 @@ class _Run:
     ) -> Trained:
         self.say("phase", name="saving")
         self.ranks.work("saving the model")
-        if outcome.stopped_early:
+        if outcome.stopped_early or self.config.train.best_at_end:
             best = None if store is None else store.best()
             told = self.ranks.tell(best and [str(best.path), best.step])
             if told is not None:
                 strategy.read_weights(Path(told[0]))
-                message = f"stopped early: the artifact holds the weights of step {told[1]}"
+                why = "stopped early" if outcome.stopped_early else "train.best_at_end"
+                message = f"{why}: the artifact holds the weights of step {told[1]}"
                 self.say("notice", code="early-stop", message=message)
         elif outcome.stop_reason is not None:
             message = f"training ended after step {outcome.steps}: {outcome.stop_reason}"
