@@ -15,6 +15,11 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
+
+# What a user's project has too: make train-bnb, make eval and so on, with this checkout's Hone.
+HONE := $(BIN)/hone
+READY := $(RUNS)
+include workflows/targets.mk
 .PHONY: help setup setup-distributed quickstart format check test gpu prove bench
 
 help:
@@ -27,6 +32,8 @@ help:
 	@echo "make gpu         the proofs that need a GPU; without one they are skipped with the reason"
 	@echo "make prove       the proofs at full size; ARGS as above"
 	@echo "make bench       the benchmarks, beside the peers'"
+	@echo
+	@$(MAKE) --no-print-directory project-help
 
 setup: $(DEVELOPS)
 

@@ -10,6 +10,7 @@ import typer
 
 from hone.cli.inputs import WORDS_HELP, WORDS_METAVAR, resolve_words
 from hone.config.dialects.choice import DIALECTS, dialect_named
+from hone.config.fields import nearest_setting, settings
 from hone.config.layers import idle_settings
 from hone.config.schema import json_schema
 from hone.config.write import to_yaml
@@ -46,6 +47,23 @@ def show(
         typer.echo(json.dumps(shown, ensure_ascii=False))
     else:
         typer.echo(to_yaml(resolved.config, origins=resolved.origins), nl=False)
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(metavar="SETTING", help="Its dotted name.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar=WORDS_METAVAR, help=WORDS_HELP)
+    ] = None,
+) -> None:
+    """Print the value of one setting, for scripts: text as it is, anything else as JSON."""
+    if name not in settings():
+        raise ConfigError(f"unknown setting {name!r}", remedy=nearest_setting(name))
+    resolved = resolve_words(words or [], flags={})
+    value: object = resolved.config
+    for key in name.split("."):
+        value = getattr(value, key)
+    typer.echo(value if isinstance(value, str) else json.dumps(value))
 
 
 @app.command("convert")

@@ -50,6 +50,7 @@ class Verb:
 
 VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
+    Verb("new", "hone.cli.new:new", "Make a folder for a project: Makefile, configs, workflows."),
     Verb("wizard", "hone.cli.wizard:wizard", "Answer a few questions, get a training script."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("plan", "hone.cli.plan:plan", "Say what a run will take: memory, steps, time, disk."),
@@ -75,6 +76,12 @@ VERBS = (
     ),
     Verb("jobs", "hone.cli.jobs:app", "Jobs of a training service: create, watch.", is_group=True),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
+    Verb(
+        "tensorboard",
+        "hone.cli.tensorboard:app",
+        "Start and stop TensorBoard over runs.",
+        is_group=True,
+    ),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
     Verb(

@@ -134,10 +134,12 @@ def resolve(
     for name, value in sorted((environment or {}).items()):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
             _put_environment(gathered, name, value)
+    # As they are written on the command line of make: TRAIN_LEARNING_RATE=1e-4.
+    spoken = {name.replace(".", "_").upper(): name for name in settings()}
     for text in overrides:
         name, equals, value = text.partition("=")
         if equals and name.strip():
-            _put_words(gathered, name.strip(), value, COMMAND_LINE)
+            _put_words(gathered, spoken.get(name.strip(), name.strip()), value, COMMAND_LINE)
         else:
             remedy = "write section.key=value, e.g. train.epochs=1"
             gathered.complaints.append(Complaint(f"{text!r} is no setting", COMMAND_LINE, remedy))

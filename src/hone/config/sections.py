@@ -30,6 +30,8 @@ class ModelSection(Section):
     """Base model: a folder, or a hub id such as `Qwen/Qwen3-0.6B`. A folder with only a tokenizer is enough for preview."""
     revision: str | None = None
     """Branch, tag or commit of a hub model. A token for gated models is read from `HF_TOKEN`."""
+    loader: Literal["transformers", "unsloth"] = "transformers"
+    """Who loads the weights. `unsloth` puts its own kernels into them, where it is installed with a GPU."""
     adapter: str | None = None
     """An existing LoRA adapter to train further: a folder, or a hub id. Its own settings are in force, not `tuning.lora`. Without `model.name` its own base is taken."""
     new_tokens: list[NewText] = Field(default_factory=list[str])

@@ -36,6 +36,7 @@ from hone.models.quantization import (
 )
 from hone.models.source import read_config
 from hone.models.tuning import Start, Tuned, narrow, trains_base, tune
+from hone.models.unsloth import load_with_unsloth
 from hone.runs.events import Say
 
 _TRIAL_LAYERS = 2
@@ -184,7 +185,10 @@ def build(
     if config.tuning.method == "freeze" and stored_dtype(folder) != held:
         held = torch.float32  # the whole model is saved: what stays must stay as it was
     dtype = _loaded_in(folder, config, held, start)
-    loaded = load_model(folder, dtype=dtype, quantization=quantization, device=device)
+    if config.model.loader == "unsloth":
+        loaded = load_with_unsloth(folder, dtype=dtype, quantization=quantization, longest=longest)
+    else:
+        loaded = load_model(folder, dtype=dtype, quantization=quantization, device=device)
     for message in loaded.notices:
         say("notice", code="model", message=message)
     model = loaded.model

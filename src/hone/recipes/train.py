@@ -34,6 +34,7 @@ from hone.errors import HoneError, Stopped
 from hone.models import facts
 from hone.models.source import read_config
 from hone.models.tuning import Start
+from hone.models.unsloth import require_unsloth
 from hone.recipes import result
 from hone.recipes.agreement import same_beginning, same_sharing
 from hone.recipes.artifact import artifact_tensors
@@ -108,6 +109,8 @@ def train(
     check_installed(config.output.trackers)
     began = time.monotonic()
     require_package(config.train.optimizer)
+    if config.model.loader == "unsloth":
+        require_unsloth()
     settle_memory(recomputes=config.compute.gradient_checkpointing not in ("auto", False, 0))
     ranks = ranks or Ranks()
     refuse_in_parts(config, asked_strategy(config.compute, ranks.world))

@@ -37,6 +37,11 @@ class Dialect:
         return getattr(self._module(), "SIGNATURE", frozenset())
 
     @property
+    def spoken(self) -> Mapping[str, str]:
+        """Keys by another name under which they may be overridden."""
+        return getattr(self._module(), "SPOKEN", {})
+
+    @property
     def read(self) -> Read:
         """What turns its keys into settings of ours."""
         return self._module().read
@@ -103,8 +108,14 @@ def read_foreign(
     ours: list[str] = []
     for text in overrides:
         name, equals, value = text.partition("=")
-        if equals and name.strip() in found.keys:
-            nodes[name.strip()] = _typed(value)
+        key = found.spoken.get(name.strip(), name.strip())
+        if equals and key in found.keys:
+            nodes[key] = _typed(value)
+        elif name.strip().isupper() and found.spoken:
+            remedy = nearest(name.strip(), found.spoken)
+            raise ConfigError(
+                f"unknown setting {name.strip()!r}", where="command line", remedy=remedy
+            )
         else:
             ours.append(text)
     return found.read(nodes, str(file), environment), ours

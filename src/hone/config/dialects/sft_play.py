@@ -91,6 +91,10 @@ EXTRA: Final = (
 
 KEYS: Final = frozenset({*SETTINGS, *IDLE, *REFUSED, *EXTRA})
 _ROWS: Final = "data/processed"
+STYLED: Final = "data/processed_with_style"
+"""Where `hone style` writes, with style.json beside the rows."""
+SPOKEN: Final[Mapping[str, str]] = {key.replace(".", "_").upper(): key for key in KEYS}
+"""Keys by how they are written on the command line of make."""
 _AUTO_PASSES: Final = 8
 _OPTIMIZERS: Final = {
     "adamw_torch": "adamw",
@@ -154,11 +158,12 @@ def _read_tuning(theirs: Foreign) -> None:
         mode = "qlora"
     theirs.put("tuning.method", mode, "tuning.mode")
     backend = theirs.text("tuning.backend", "bnb")
-    if backend != "bnb":
+    if backend == "unsloth":
+        theirs.put("model.loader", backend, "tuning.backend")
+    elif backend != "bnb":
         theirs.complain(
-            "tuning.backend", f"tuning.backend: {backend} is not offered",
-            "use bnb: the same adapters on the same base; what makes steps fast is chosen by the run",
-        )  # fmt: skip
+            "tuning.backend", f"tuning.backend: {backend}", nearest(backend, ("bnb", "unsloth"))
+        )
     lora = {"r": 32, "alpha": 64.0, "dropout": 0.05}
     for key, default in lora.items():
         value = theirs.number(f"tuning.lora.{key}", default)
@@ -186,8 +191,11 @@ def _read_rows(theirs: Foreign) -> bool:
         theirs.complain(
             "data.format", f"data.format: {shape}", "write chat, or remove it: rows are recognised"
         )
-    train = theirs.text("data.train_path", f"{_ROWS}/train.jsonl")
-    held_out = theirs.text("data.val_path", f"{_ROWS}/val.jsonl")
+    folder = _rows_folder()
+    if folder == STYLED and not theirs.said("data.train_path") and task == "sft":
+        theirs.remark(f"rows with a style are trained on: {STYLED}, newer than {_ROWS}")
+    train = theirs.text("data.train_path", f"{folder}/train.jsonl")
+    held_out = theirs.text("data.val_path", f"{folder}/val.jsonl")
     if isinstance(sources, list):
         _read_sources(theirs, cast("list[Any]", sources))
     elif task == "sft":
@@ -211,6 +219,16 @@ def _read_rows(theirs: Foreign) -> bool:
     elif template:
         theirs.put("data.template", template, "data.template_path")
     return holds
+
+
+def _rows_folder() -> str:
+    """Where the rows lie, if no key says it: those that got a style, unless others were processed after them."""
+    try:
+        styled = Path(STYLED, "style.json").stat().st_mtime_ns
+        processed = Path(_ROWS, "train.jsonl").stat().st_mtime_ns
+    except OSError:
+        return _ROWS
+    return STYLED if styled >= processed else _ROWS
 
 
 def _read_sources(theirs: Foreign, sources: list[Any]) -> None:
