@@ -45,6 +45,8 @@ class Evaluation:
     trained_tokens: int
     sources: dict[str, Part] = field(default_factory=dict[str, Part])
     """The part of each source, where there are several."""
+    rows_of_steps: tuple[RowLosses, ...] = ()
+    """The loss of each row, step by step, where that was asked for."""
 
 
 def evaluate(
@@ -56,11 +58,12 @@ def evaluate(
     micro_batch_tokens: int,
     lower: Callable[[HeldOut, Step, int], int],
     should_stop: ShouldStop,
+    by_row: bool = False,
 ) -> Evaluation | None:
     """The held-out loss with noise off; None where a stop was asked for on the way.
 
     Each rank takes its share of the Packs. Where memory runs out, `lower(held_out, step, budget)` gives a
-    smaller budget, or raises.
+    smaller budget, or raises. With `by_row` the loss of each row is told as well.
     """
     ranks = strategy.ranks
     terms: list[Tensor] = []
@@ -84,7 +87,7 @@ def evaluate(
                 budget = lower(held_out, step, budget)
             assert found is not None
             terms += found.terms
-            if step.sources:
+            if step.sources or by_row:
                 row_terms += found.rows
                 counts.append(sum(rows.numel() for rows in found.rows))
                 steps.append(step)
@@ -99,8 +102,14 @@ def evaluate(
         raise ValueError("the held-out rows predict nothing")
     numbers = read_numbers([*terms, *row_terms])
     loss = math.fsum(ranks.each(math.fsum(numbers[: len(terms)]))[0]) / weight
-    sources = _parts(steps, counts, numbers[len(terms) :], strategy, speeds)
-    return Evaluation(loss=loss, rows=rows, trained_tokens=trained, sources=sources)
+    of_steps = _row_losses(steps, counts, numbers[len(terms) :], strategy, speeds)
+    return Evaluation(
+        loss=loss,
+        rows=rows,
+        trained_tokens=trained,
+        sources=parts_of(of_steps),
+        rows_of_steps=tuple(of_steps) if by_row else (),
+    )
 
 
 @dataclass
@@ -130,16 +139,16 @@ def _terms(
     return None
 
 
-def _parts(
+def _row_losses(
     steps: Sequence[Step],
     counts: Sequence[int],
     numbers: Sequence[float],
     strategy: Strategy,
     speeds: Speeds,
-) -> dict[str, Part]:
-    """The part of each source in steps, so many of whose row terms this rank has read one after the other."""
+) -> list[RowLosses]:
+    """The loss of each row in steps, so many of whose row terms this rank has read one after the other."""
     if not steps:
-        return {}
+        return []
     mine: list[list[float]] = []
     for count in counts:
         mine.append(list(numbers[:count]))
@@ -149,4 +158,4 @@ def _parts(
         of_step = RowLosses.of_hands(step, deal(step.packs, strategy.ranks.world, speeds), told)
         if of_step is not None:
             rows.append(of_step)
-    return parts_of(rows)
+    return rows
