@@ -223,7 +223,7 @@ def _lines(finding: Finding) -> list[str]:
 
 def _table(taken: Sequence[Taken]) -> list[str]:
     pairs = any(one.base is not None for one in taken)
-    rows = [["measure", "tuned", *(["base", "difference", ""] if pairs else []), "questions"]]
+    rows = [["measure", "tuned", *(["base", "difference", ""] if pairs else []), "n"]]
     for one in taken:
         row = [one.name, _shown(one.tuned)]
         if pairs:

@@ -18,8 +18,8 @@ from hone.engine.memory import free_caches
 from hone.engine.module import LossModule
 from hone.engine.numbers import read_numbers
 from hone.engine.parts import Part, RowLosses, parts_of
+from hone.engine.ranks import Ranks
 from hone.engine.stop import ShouldStop, agreed
-from hone.engine.strategy import Strategy
 from hone.pack import Pack, Step
 
 
@@ -30,6 +30,46 @@ class HeldOut(Source, Protocol):
     def steps_per_epoch(self) -> int:
         """Steps in one pass."""
         ...
+
+
+class Passes(Protocol):
+    """How ranks run the Packs of a step forward; each `hone.engine.strategy.Strategy` does."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """As `Strategy.ranks`."""
+        ...
+
+    @property
+    def redoes(self) -> bool:
+        """As `Strategy.redoes`."""
+        ...
+
+    def passes(self, hands: Sequence[Sequence[Pack]]) -> Sequence[Pack]:
+        """As `Strategy.passes`."""
+        ...
+
+    def forward(self, pack: Pack, scale: float) -> Tensor:
+        """As `Strategy.forward`."""
+        ...
+
+
+class Alone:
+    """One process, and a module in which nothing needs to train."""
+
+    redoes = True
+
+    def __init__(self, module: LossModule) -> None:
+        self._module = module
+        self.ranks = Ranks()
+
+    def passes(self, hands: Sequence[Sequence[Pack]]) -> Sequence[Pack]:
+        """All of them."""
+        return hands[0]
+
+    def forward(self, pack: Pack, scale: float) -> Tensor:
+        """As the module gives it."""
+        return self._module(pack, scale)
 
 
 @dataclass(frozen=True)
@@ -52,7 +92,7 @@ class Evaluation:
 def evaluate(
     module: LossModule,
     held_out: HeldOut,
-    strategy: Strategy,
+    strategy: Passes,
     *,
     speeds: Speeds,
     micro_batch_tokens: int,
@@ -120,9 +160,7 @@ class _Found:
     rows: list[Tensor]
 
 
-def _terms(
-    module: LossModule, strategy: Strategy, packs: Sequence[Pack], what: str
-) -> _Found | None:
+def _terms(module: LossModule, strategy: Passes, packs: Sequence[Pack], what: str) -> _Found | None:
     """None where memory ran out."""
     found = _Found([], [])
     try:
@@ -143,7 +181,7 @@ def _row_losses(
     steps: Sequence[Step],
     counts: Sequence[int],
     numbers: Sequence[float],
-    strategy: Strategy,
+    strategy: Passes,
     speeds: Speeds,
 ) -> list[RowLosses]:
     """The loss of each row in steps, so many of whose row terms this rank has read one after the other."""

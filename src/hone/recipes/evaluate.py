@@ -23,7 +23,7 @@ from hone.recipes.cache import cache_folder
 from hone.recipes.evaluation import gate, harness
 from hone.recipes.evaluation.answer import Answer, Asker, Unasked
 from hone.recipes.evaluation.bootstrap import Draws
-from hone.recipes.evaluation.choice import JUDGE, Chosen, Wishes, choose
+from hone.recipes.evaluation.choice import Chosen, Wishes, choose
 from hone.recipes.evaluation.judge import Judge, Verdicts, judge_answers, judge_measure
 from hone.recipes.evaluation.losses import Losses, losses
 from hone.recipes.evaluation.measure import LOSSES
@@ -250,8 +250,6 @@ def _choose(work: _Work, asker: Asker | None) -> None:
         first = f"first {work.reading.first_silent}"
         message = f"{work.reading.silent:,} of {work.reading.rows:,} rows hold no answer to a question ({first}): only their loss counts"
         work.say("notice", code="silent-rows", message=message)
-    if work.order.judge is None and JUDGE not in work.chosen.left_out:
-        work.chosen.left_out[JUDGE] = "it needs --judge MODEL"
     for name, why in work.chosen.left_out.items():
         if "not installed" in why or "template" in why:
             work.say("notice", code="left-out", message=f"{name} is left out: {why}")

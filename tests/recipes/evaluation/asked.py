@@ -39,4 +39,4 @@ def question(
 
 
 def answer(text: str = "", *calls: Call, finish: str = "stop") -> Answer:
-    return Answer(text, "", calls, finish, 3, text)
+    return Answer(text, "", calls, finish, 3)

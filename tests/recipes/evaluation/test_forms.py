@@ -69,7 +69,8 @@ def test_a_schema_decides(tmp_path: Path) -> None:
         ({"type": "objekt"}, "no valid schema at /type"),
         ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "refers to '#/\\$defs/b'"),
         ({"$ref": "https://example.org/schema.json"}, "nothing is fetched"),
-        ({"pattern": "("}, "broken pattern"),
+        ({"pattern": "("}, "is not a 'regex'"),
+        ({"patternProperties": {"(": {}}}, "is not a 'regex'"),
     ],
 )
 def test_a_broken_schema_is_refused_before_anything_is_answered(

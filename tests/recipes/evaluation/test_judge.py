@@ -115,12 +115,9 @@ def test_verdicts_on_other_answers_step_aside(teacher: FakeTeacher, tmp_path: Pa
 
 
 def test_a_budget_ends_it_and_keeps_what_was_said(teacher: FakeTeacher, tmp_path: Path) -> None:
-    teacher.always = fair
-    probe = judged(teacher, tmp_path / "probe", "boat")
-    assert probe.end is None
-    found = judged(
-        teacher, tmp_path, "boat", "boat", "boat", limits=Limits(max_tokens=3000), max_tokens=64
-    )
+    teacher.always = lambda call: call.answer("VERDICT: PASS", tokens=(2000, 500))
+    limits = Limits(max_tokens=4000)
+    found = judged(teacher, tmp_path, "boat", "boat", "boat", limits=limits, max_tokens=64)
     assert isinstance(found.end, BudgetReached)
     assert 0 < len(found.found) < 3
 

@@ -79,7 +79,8 @@ def test_bleu_of_summed_statistics_is_the_corpus_s(
 def test_bleu_cuts_chinese_into_characters() -> None:
     measure = wording.bleu(["今天是周一我们开会"])
     stats = measure.take(question("今天是周一我们开会"), answer("今天是周一我们开会吗"))
-    assert measure.score(stats) > 80  # as one word it would be near 0
+    assert measure.value(np.asarray(stats)) > 80  # as one word it would be near 0
+    assert measure.score(stats) is None, "a measure of corpora"
     assert "tok:zh" in measure.details()["sacrebleu_signature"]
 
 

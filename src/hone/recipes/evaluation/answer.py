@@ -27,8 +27,6 @@ class Answer:
     calls: tuple[Call, ...] = ()
     finish: str = "stop"
     tokens: int = 0
-    raw: str = ""
-    """All of it as it was written."""
 
     def to_json(self) -> dict[str, Any]:
         """As sample files hold it."""
@@ -114,5 +112,4 @@ class Asker:
             calls,
             written.finish,
             written.tokens,
-            written.text,
         )

@@ -46,6 +46,11 @@ class Wishes:
                 raise ConfigError(
                     f"{name} cannot be taken without {_NEEDS[name]}", remedy=f"add {_NEEDS[name]}"
                 )
+            if self.names and name not in self.names and what is not None:
+                raise ConfigError(
+                    f"{_NEEDS[name].partition(' ')[0]} has no effect: {name} is not among the measures that --metric names",
+                    remedy=f"add --metric {name}, or leave it out",
+                )
         for name in self.names:
             require(name)
         if self.schema is not None:
@@ -113,7 +118,7 @@ def choose(wishes: Wishes, questions: Sequence[Question], *, reads_calls: bool) 
         if name in LOSSES:
             continue
         if name == JUDGE and wishes.judge:
-            chosen.judges = not wishes.names or JUDGE in wishes.names
+            chosen.judges = True
             continue
         why = _why_not(name, wishes, questions, texts, makers, reads_calls=reads_calls)
         if why is None and name in makers:
@@ -152,6 +157,8 @@ def _why_not(
             return "no row declares or calls a tool"
         if not reads_calls:
             return "the model's chat template writes no tool calls, or in a form that is not known here"
+    if name == "bleu" and texts and not wording.has_four_words(texts):
+        return "no reference has four words, so that BLEU is 0 whatever is answered"
     is_json_task = bool(texts) and all(forms.is_json(text) for text in texts)
     if name in ("json", "json_match") and not wishes.names and not is_json_task:
         return "the references are not all JSON"

@@ -14,10 +14,10 @@ from hone.data.prepare import Prepared
 from hone.engine.ahead import Source
 from hone.engine.budget import smaller_budget
 from hone.engine.cost import Speeds
-from hone.engine.evaluate import Evaluation, evaluate
+from hone.engine.evaluate import Alone, Evaluation, evaluate
+from hone.engine.module import LossModule
 from hone.engine.parts import Part
 from hone.engine.precision import Precision
-from hone.engine.strategy import Replicated
 from hone.errors import DataError
 from hone.infer.decoder import plain_model
 from hone.infer.local import LocalCompleter
@@ -79,7 +79,7 @@ def losses(
 
 
 def _evaluated(
-    module: torch.nn.Module,
+    module: LossModule,
     alone: bool,
     completer: LocalCompleter,
     config: Config,
@@ -91,7 +91,7 @@ def _evaluated(
         found = evaluate(
             module,
             rows,
-            Replicated(module),
+            Alone(module),
             speeds=Speeds({1: 1.0}),
             micro_batch_tokens=said if isinstance(said, int) else _BUDGET,
             lower=_lower,

@@ -47,12 +47,14 @@ class Measure:
     value: Value = mean
     better: Literal["higher", "lower"] = "higher"
     top: float | None = 1.0
+    by_answer: bool = True
+    """Whether it says something of one answer alone."""
     details: Callable[[], dict[str, Any]] | None = None
     """What a reader of the result should know beside the numbers."""
 
     def score(self, statistics: Statistics | None) -> float | None:
-        """The measure of one answer alone."""
-        if statistics is None:
+        """The measure of one answer alone, where it says something of one."""
+        if statistics is None or not self.by_answer:
             return None
         found = self.value(np.asarray(statistics, dtype=np.float64))
         return found if np.isfinite(found) else None

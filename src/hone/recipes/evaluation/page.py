@@ -135,7 +135,7 @@ def _parts(report: Report) -> Iterator[str]:
 
 def _table(taken: Sequence[Taken]) -> str:
     pairs = any(one.base is not None for one in taken)
-    head = ["measure", "tuned", *(["base", "tuned − base", ""] if pairs else []), "questions"]
+    head = ["measure", "tuned", *(["base", "tuned − base", ""] if pairs else []), "n"]
     rows: list[str] = []
     for one in taken:
         cells = [escape(one.name), _shown(one.tuned)]

@@ -112,7 +112,11 @@ def bleu(references: Sequence[str]) -> Measure:
         if sums[-1] <= 0:
             return float("nan")
         made: Any = BLEU.compute_bleu(
-            [int(n) for n in counts], [int(n) for n in totals], int(sums[-2]), int(sums[-1])
+            [int(n) for n in counts],
+            [int(n) for n in totals],
+            int(sums[-2]),
+            int(sums[-1]),
+            smooth_method="exp",  # as its own corpus score does
         )
         return float(made.score)
 
@@ -124,8 +128,14 @@ def bleu(references: Sequence[str]) -> Measure:
         width=2 * _ORDER + 2,
         value=value,
         top=100.0,
+        by_answer=False,
         details=lambda: {"sacrebleu_signature": str(scorer.get_signature())},
     )
+
+
+def has_four_words(references: Sequence[str]) -> bool:
+    """Whether any reference is long enough for BLEU, which counts runs of four words: of shorter ones alone it is 0."""
+    return any(len(words(text)) >= _ORDER for text in references)
 
 
 def chrf() -> Measure:
