@@ -22,7 +22,7 @@ from hone.recipes.evaluation.report import Finding
 from hone.recipes.evaluation.result import Taken
 from hone.recipes.train import train
 from hone.runs.events import Event
-from tests.folders import chat_rows, model_folder
+from tests.folders import WORDS, model_folder
 from tests.recipes.fake_teacher import FakeTeacher
 
 HERMES = (
@@ -43,10 +43,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HONE_CACHE", str(home / "cache"))
         model_folder(home / "model")
-        chat_rows(home / "rows.jsonl")
-        chat_rows(home / "held.jsonl", rows=9)
-        train(_resolved(home, "run", "train.epochs=12", "train.learning_rate=1e-2"))
+        rows(home / "rows.jsonl", 24)
+        rows(home / "held.jsonl", 9)
+        train(_resolved(home, "run", "train.epochs=15", "train.learning_rate=1e-2"))
     return home
+
+
+def rows(path: Path, count: int) -> None:
+    """Chat rows in which each question has one answer, so that it can be learnt by heart."""
+    words = WORDS.split()
+    with path.open("w") as file:
+        for i in range(count):
+            asked, said = (
+                f"the {words[i % 3]} {words[7 + i // 3 % 3]}",
+                f"{words[3 + i % 3]} {words[10 + i // 3 % 3]}",
+            )
+            messages = [
+                {"role": "system", "content": "the cat and the dog and the bird"},
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": said},
+            ]
+            file.write(json.dumps({"messages": messages}) + "\n")
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +259,7 @@ def test_every_answer_of_an_agent_s_row_is_a_question(home: Path, agent: Path) -
     from hone.infer.completer import Sampling
 
     rows = (str(home / "agent.jsonl"),)
-    finding = evaluate(Order(str(agent), rows, sampling=Sampling(max_tokens=60)))
+    finding = evaluate(Order(str(agent), rows, sampling=Sampling(max_tokens=90)))
     found = by_name(finding)
     assert {"tool_name", "tool_call", "tool_abstain", "exact_match"} <= set(found)
     assert finding.questions == 12
