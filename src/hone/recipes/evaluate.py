@@ -172,7 +172,7 @@ def _settings(order: Order, place: Place) -> Config:
             )
         key = key.partition(".")[0]
         sections[section][key] = getattr(getattr(said.config, section), key)
-    rows = {
+    rows: dict[str, Any] = {
         "path": order.data[0] if len(order.data) == 1 else "",
         "sources": [],
         "split": None,

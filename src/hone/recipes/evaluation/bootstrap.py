@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,13 +55,14 @@ def sums(statistics: list[Floats], draws: Draws) -> list[Floats]:
     rows = statistics[0].shape[0]
     assert all(one.shape[0] == rows for one in statistics), "pairs of rows"
     found = [np.empty((draws.count, one.shape[1])) for one in statistics]
-    random = np.random.default_rng(draws.seed)
+    random: Any = np.random.default_rng(draws.seed)
     at_once = max(1, _ROWS_AT_ONCE // max(1, rows))
     for begin in range(0, draws.count, at_once):
         end = min(draws.count, begin + at_once)
         counts = np.empty((end - begin, rows))
         for b in range(end - begin):
-            counts[b] = np.bincount(random.integers(0, rows, rows), minlength=rows)
+            drawn: NDArray[np.int64] = random.integers(0, rows, rows)
+            counts[b] = np.bincount(drawn, minlength=rows)
         for one, out in zip(statistics, found, strict=True):
             out[begin:end] = counts @ one
     return found

@@ -87,4 +87,4 @@ def same_json(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         first, second = cast("Sequence[Any]", one), cast("Sequence[Any]", other)
         return len(first) == len(second) and all(map(same_json, first, second))
-    return type(one) is type(other) and one == other
+    return type(cast(object, one)) is type(cast(object, other)) and one == other

@@ -74,7 +74,7 @@ def json_schema(path: Path) -> Measure:
 def _validator(path: Path) -> Any:
     from jsonschema import SchemaError
     from jsonschema.validators import validator_for
-    from jsonschema_specifications import REGISTRY
+    from jsonschema_specifications import REGISTRY  # pyright: ignore[reportMissingTypeStubs]
 
     try:
         schema: Any = json.loads(path.read_bytes(), parse_constant=_no_constant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +42,9 @@ def run_tasks(
     Raises ConfigError for an unknown task, DataError where the harness cannot run one (a data set that is not here,
     say).
     """
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    manager: Any = TaskManager(include_path=None if include is None else str(include))
+    lm_eval: Any = importlib.import_module("lm_eval")
+    folder = None if include is None else str(include)
+    manager: Any = importlib.import_module("lm_eval.tasks").TaskManager(include_path=folder)
     known = cast("list[str]", list(manager.all_tasks))
     for name in tasks:
         if name not in known:
@@ -60,9 +60,8 @@ def run_tasks(
     }
     if place.kind == "adapter":
         arguments["peft"] = str(place.folder)
-    evaluate = cast(Any, lm_eval).simple_evaluate
     try:
-        found: Any = evaluate(
+        found: Any = lm_eval.simple_evaluate(
             model="hf",
             model_args=arguments,
             tasks=list(tasks),

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from hone.recipes.evaluation.bootstrap import Interval
+from hone.recipes.evaluation.bootstrap import Floats, Interval
 from hone.recipes.evaluation.players import BASE, TUNED
 from hone.recipes.evaluation.result import Taken
 
@@ -73,9 +73,8 @@ def differences(taken: Sequence[Taken]) -> str:
 
 def histogram(losses: Mapping[str, Sequence[float]]) -> str:
     """How many rows have which loss, of each model; '' where there are none."""
-    every = np.concatenate(
-        [np.asarray(list(one), dtype=np.float64) for one in losses.values()] or [[]]
-    )
+    listed = [loss for one in losses.values() for loss in one]
+    every: Floats = np.asarray(listed, dtype=np.float64)
     every = every[np.isfinite(every)]
     if every.size == 0:
         return ""

@@ -73,7 +73,7 @@ def token_f1_measure() -> Measure:
 
 def rouge_l() -> Measure:
     """Mean ROUGE-L F-measure (Lin, 2004) over `words`."""
-    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.rouge_scorer import RougeScorer  # pyright: ignore[reportMissingTypeStubs]
 
     scorer: Any = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_Words())
 
