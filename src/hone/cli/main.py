@@ -67,6 +67,8 @@ VERBS = (
     Verb("distill", "hone.cli.distill:distill", "Have a teacher answer prompts: rows to train on."),
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
+    Verb("evaluate", "hone.cli.evaluate:evaluate", "Measure a model's answers, its base beside."),
+    Verb("infer", "hone.cli.infer:infer", "Answer a file of prompts, or talk."),
     Verb("serve", "hone.cli.serve:serve", "Serve runs and models to OpenAI clients."),
     Verb(
         "service",
