@@ -131,7 +131,14 @@ def test_a_tiny_source_repeated_often_is_quick():
 
 @pytest.mark.parametrize(
     ("counts", "weights"),
-    [((), None), ((3, 0), None), ((3, 2), (1.0,)), ((3, 2), (1.0, 0.0)), ((3,), (float("nan"),))],
+    [
+        ((), None),
+        ((0, 0), None),
+        ((3, 0), (1.0, 1.0)),
+        ((3, 2), (1.0,)),
+        ((3, 2), (1.0, 0.0)),
+        ((3,), (float("nan"),)),
+    ],
 )
 def test_what_is_no_mix_is_refused(counts, weights):
     with pytest.raises(ValueError, match="source"):

@@ -87,9 +87,9 @@ def test_equal_and_almost_equal_texts_are_left_out_once(tmp_path: Path) -> None:
         "almost the same text as an earlier one": ["3.txt, paragraph 1"],
         "shorter than data.min_text_length": ["5.txt, paragraph 1"],
     }
-    assert (
-        report.dropped["almost the same text as an earlier one"].example == "as 1.txt, paragraph 1"
-    )
+    assert report.dropped["almost the same text as an earlier one"].details == [
+        "as 1.txt, paragraph 1"
+    ]
     assert report.pieces == report.kept + sum(len(places) for places in dropped.values())
 
 
@@ -230,5 +230,5 @@ def test_a_model_trains_on_documents_mixed_with_chats(
         json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()
     ]
     assert not [e for e in events if e.get("code") == "unknown-key"]
-    losses = [e for e in events if e.get("event") == "eval"]
+    losses = [e for e in events if e.get("event") == "evaluated"]
     assert losses

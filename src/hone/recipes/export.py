@@ -179,7 +179,17 @@ def _adapter(place: Place, wanted: Wanted, folder: Path) -> _Said:
         config["base_model_name_or_path"] = wanted.base_id
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
-    return _Said({}, [], _vllm_limits(config))
+    told = _vllm_limits(config)
+    settings = place.config
+    if (
+        settings is not None
+        and settings.tuning.method == "qlora"
+        and settings.tuning.lora.init == "loftq"
+    ):
+        told.append(
+            "LoftQ: use it beside the base quantised as in training only, or export --to safetensors"
+        )
+    return _Said({}, [], told)
 
 
 def _vllm_limits(config: dict[str, Any]) -> list[str]:

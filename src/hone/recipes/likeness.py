@@ -21,6 +21,7 @@ POSITIONS: Final = 32
 _ROUNDOFF: Final = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 """Largest relative error of rounding a number once (IEEE 754; bfloat16 has 8 significant bits)."""
 _SUMS_IN_ANOTHER_ORDER: Final = 1e-4
+_SLACK: Final = 6.0
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ def tolerance(weights: torch.dtype, held: torch.dtype, layers: int) -> float:
     """Most that the logits of a merged model may differ, as a share of their spread.
 
     Rounding a weight changes it by at most the unit roundoff u of its type. Errors of the layers are
-    independent, so they add up as a random walk over `layers` + 1 of them; twice that is allowed. Sums in
-    another order alone (float32) stay below 1e-4.
+    independent, so they add up as a random walk: u times the root of `layers` + 1. Models of four families with
+    random weights came to 0.3 to 2.2 times that, and to 5 times where both models were computed in bfloat16
+    too; 6 and 12 times are allowed. Sums in another order alone (float32) came to 2e-6; 1e-4 is allowed.
     """
     u = max(_ROUNDOFF[weights], _ROUNDOFF[held])
-    return max(_SUMS_IN_ANOTHER_ORDER, 2.0 * u * math.sqrt(layers + 1))
+    slack = _SLACK if held == torch.float32 else 2 * _SLACK
+    return max(_SUMS_IN_ANOTHER_ORDER, slack * u * math.sqrt(layers + 1))
 
 
 @torch.inference_mode()

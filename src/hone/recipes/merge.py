@@ -55,6 +55,8 @@ class Merged:
     files: tuple[str, ...]
     dtype: str
     likeness: Likeness
+    sum_difference: float
+    """Between adapter beside base and their sum before it is rounded, as `Likeness.difference`."""
     probes: str
     notices: tuple[str, ...]
 
@@ -66,6 +68,7 @@ class Merged:
             "dtype": self.dtype,
             "probes": self.probes,
             "notices": list(self.notices),
+            "sum_difference": self.sum_difference,
             **self.likeness.to_json(),
         }
 
@@ -104,10 +107,15 @@ def _merge(place: Place, folder: Path, out: Path, wanted: torch.dtype, held: tor
     tokenizer = TextTokenizer.load(place.tokenizer_folder)
     template = load_template(tokenizer)
     config = read_config(place.base)
+    layers = read_shape(place.base, config).layers
     probes = probe_rows(place.config, tokenizer, limit=facts.longest_row(config))
     model, before, base = _summed(place, held, tokenizer, probes)
+    # Before anything is rounded, so that a wrong sum cannot hide behind rounding.
+    summed = compare(
+        before, logits_of(model.eval(), probes.rows), base, within=tolerance(held, held, layers)
+    )
+    summed.check("the sum of base and adapter")
     model.to(cast(Any, wanted))
-    layers = read_shape(place.base, config).layers
     files = _written(folder, place, model, tokenizer, template, wanted)
     del model
     gc.collect()
@@ -115,7 +123,8 @@ def _merge(place: Place, folder: Path, out: Path, wanted: torch.dtype, held: tor
     found = compare(before, after, base, within=tolerance(wanted, held, layers))
     found.check("the merged model")
     notices = _notices(place, found, wanted, held)
-    merged = Merged(out, tuple(files), _NAMES[wanted], found, probes.source, notices)
+    name = _NAMES[wanted]
+    merged = Merged(out, tuple(files), name, found, summed.difference, probes.source, notices)
     (folder / "README.md").write_text(
         merged_card(place, dtype=merged.dtype, likeness=found, probes=probes.source),
         encoding="utf-8",

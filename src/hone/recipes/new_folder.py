@@ -10,7 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
-from hone.errors import ConfigError, DiskError
+from hone.errors import ConfigError, DiskError, HoneError
 
 _WRITING: Final = ".writing-"
 _SPARE: Final = 1.02
@@ -61,6 +61,8 @@ def new_folder(path: Path, *, replace: bool = False) -> Generator[Path]:
             _settle(beside, path, replace=replace)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+    except HoneError:
+        raise  # some of ours are errors of the system as well
     except OSError as error:
         raise DiskError(
             f"cannot write: {error.strerror or error}",

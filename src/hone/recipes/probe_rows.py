@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from hone.config.sections import Config
@@ -47,6 +48,9 @@ def probe_rows(
 
 
 def _own_rows(config: Config, most: int) -> tuple[tuple[int, ...], ...]:
+    paths = [config.data.path] if config.data.path else [one.path for one in config.data.sources]
+    if not all(Path(path).expanduser().exists() for path in paths[:1]):
+        return ()  # of the hub, or moved: nothing is fetched for a comparison
     try:
         shown = preview(config, rows=_ROWS)
     except (HoneError, OSError):

@@ -28,16 +28,24 @@ def text_passages(path: Path) -> Iterator[Passage]:
 
 
 def row_documents(path: Path) -> Iterator[tuple[int, list[Passage] | Unreadable]]:
-    """The text of each line of a JSONL file, a document of its own, with the line's number."""
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if line.strip():
-            try:
-                yield (
-                    number,
-                    [Passage(text, "line", number) for text in paragraphs(_row_text(line))],
-                )
-            except Unreadable as fault:
-                yield number, fault
+    """The text of each line of a JSONL file, a document of its own, with the line's number.
+
+    Raises Unreadable where the file is not UTF-8, after the lines before.
+    """
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _row_passages(line, number)
+        except UnicodeDecodeError as error:
+            raise _not_utf_8(error) from error
+
+
+def _row_passages(line: str, number: int) -> list[Passage] | Unreadable:
+    try:
+        return [Passage(text, "line", number) for text in paragraphs(_row_text(line))]
+    except Unreadable as fault:
+        return fault
 
 
 def _row_text(line: str) -> str:
@@ -59,6 +67,10 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(
-            "not UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8", f"byte {error.start}"
-        ) from error
+        raise _not_utf_8(error) from error
+
+
+def _not_utf_8(error: UnicodeDecodeError) -> Unreadable:
+    return Unreadable(
+        "not UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8", f"byte {error.start}"
+    )
