@@ -150,14 +150,14 @@ def test_a_worker_that_hangs_is_fenced_off(root: Path) -> None:
         (former,) = processes_of(folder)
         first.send_signal(signal.SIGSTOP)
         with running(root, slot="1"):
-            wait_for(lambda: store.job(job.id).fence == 2, 30)
-            wait_for(lambda: former not in processes_of(folder), 10)
+            wait_for(lambda: store.job(job.id).fence == 2, 90)
+            wait_for(lambda: former not in processes_of(folder), 30)
             wait_for(lambda: processes_of(folder))
             first.send_signal(signal.SIGCONT)
             wait_for(lambda: b'"resumed"' in events(root, job))
             assert len(processes_of(folder)) == 1
             store.want(job.id, BOB, "cancel")
-            wait_for(lambda: store.job(job.id).status == "cancelled", 20)
+            wait_for(lambda: store.job(job.id).status == "cancelled", 60)
 
 
 def test_a_worker_ends_with_its_lifeline_and_gives_its_job_back(root: Path) -> None:
@@ -210,11 +210,16 @@ def test_a_jobs_process_knows_no_secret_of_the_server(
     preparation.prepare(job)
     process = ThisMachine(threads=1).start(preparation.folder(job))
     try:
+        wait_for(
+            lambda: processes_of(preparation.folder(job)), 10
+        )  # its name comes after its start
         (pid,) = processes_of(preparation.folder(job))
         known = Path(f"/proc/{pid}/environ").read_bytes()
         assert b"planted-secret" not in known
         assert os.getpgid(pid) == pid != os.getpgid(0)
         wait_for(lambda: b'"step"' in events(root, job))
+        kept = preparation.folder(job) / "tmp" / "cache" / "data"
+        assert list(kept.iterdir()), "its prepared rows lie with it"
         process.stop()
         wait_for(lambda: process.poll() is not None, 30)
         assert process.poll() == 143
@@ -223,6 +228,8 @@ def test_a_jobs_process_knows_no_secret_of_the_server(
         assert outcome.ended == "stopped"
     finally:
         process.kill()
+    assert not kept.exists()
+    assert not (root / "cache" / "data").exists()
     text = "".join(
         path.read_text("utf-8", "replace")
         for path in (root / "jobs").rglob("*")

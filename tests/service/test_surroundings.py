@@ -50,6 +50,7 @@ with serving(Path(sys.argv[1])) as served:
 ODD = {
     "plain": {"HOME": "/root", "TZ": "UTC"},
     "C": {"LC_ALL": "C", "TZ": "Pacific/Kiritimati"},
+    "German": {"LC_ALL": "de_DE.UTF-8", "LC_NUMERIC": "de_DE.UTF-8", "TZ": "Antarctica/Troll"},
     "Turkish": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "TZ": "Asia/Kathmandu"},
 }
 
@@ -72,7 +73,7 @@ def test_the_surroundings_change_no_answer_and_open_no_file(tmp_path: Path) -> N
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     assert json.loads(said["plain"])[2] == "ft:tiny:bob:indigo-i"
     assert said["C"] == said["plain"]
-    assert said["Turkish"] == said["plain"]
+    assert said["Turkish"] == said["German"] == said["plain"]
 
 
 class Canary:

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from tokenizers import AddedToken, Tokenizer
 
+from hone.config.model_json import CONFIG_BYTES, TOKENIZER_BYTES, check_size, read_model_json
 from hone.data.encoder import FastEncoder, build_encoder
 from hone.errors import ModelError
 
@@ -25,7 +26,6 @@ _SPECIAL_NAMES: Final = (
     "cls_token",
     "mask_token",
 )
-_CONFIG_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ class TextTokenizer:
                 remedy="save the tokenizer in its fast form (AutoTokenizer.from_pretrained(…)"
                 ".save_pretrained(…)), or name another model",
             )
+        check_size(path, TOKENIZER_BYTES)
         try:
             backend = Tokenizer.from_file(str(path))
         except Exception as fault:
@@ -389,21 +390,7 @@ def _strip_prefix(part: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        if path.stat().st_size > _CONFIG_BYTES:
-            raise ValueError(f"larger than {_CONFIG_BYTES} bytes")
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError("not a JSON object")
-    except (OSError, ValueError, RecursionError) as fault:
-        raise ModelError(
-            f"{path.name} cannot be read: {fault}",
-            where=str(path),
-            remedy="download or save the model again",
-        ) from fault
-    return cast("dict[str, Any]", found)
+    return read_model_json(path) if path.is_file() else {}
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -419,16 +406,29 @@ def _chat_templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
         if isinstance(said, str):
             found = {"default": said}
         elif isinstance(said, list):
-            named = cast("list[dict[str, str]]", said)
-            found = {str(one["name"]): str(one["template"]) for one in named}
+            named = cast("list[dict[str, Any]]", said)
+            whole = [one for one in named if {"name", "template"} <= set(one)]
+            found = {str(one["name"]): str(one["template"]) for one in whole}
     path = folder / "chat_template.jinja"
     if path.is_file():
-        found["default"] = path.read_text(encoding="utf-8")
+        found["default"] = _read_template(path)
         found.pop("tool_use", None)
     extra = folder / "additional_chat_templates" / "tool_use.jinja"
     if extra.is_file():
-        found["tool_use"] = extra.read_text(encoding="utf-8")
+        found["tool_use"] = _read_template(extra)
     return found
+
+
+def _read_template(path: Path) -> str:
+    check_size(path, CONFIG_BYTES)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ModelError(
+            f"{path.name} cannot be read: {fault}",
+            where=str(path),
+            remedy="fetch or save the model again",
+        ) from fault
 
 
 def _special_names(config: dict[str, Any]) -> dict[str, str]:

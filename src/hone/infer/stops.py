@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
+from hone.config.model_json import read_model_json
 from hone.data.conversation import Conversation, Message
 from hone.data.example import Origin
 from hone.data.render import Renderer
 from hone.data.template import TemplateError
 from hone.data.tokenizer import TextTokenizer
+from hone.errors import ModelError
 
 
 def stop_ids(renderer: Renderer, folder: Path) -> tuple[int, ...]:
@@ -47,9 +48,8 @@ def _named_ends(path: Path) -> list[int]:
     if not path.is_file():
         return []
     try:
-        said: Any = json.loads(path.read_bytes())
-    except ValueError:
+        ends: Any = read_model_json(path).get("eos_token_id")
+    except ModelError:
         return []  # the loader of weights says what is wrong with the file
-    ends: Any = cast("dict[str, Any]", said).get("eos_token_id") if isinstance(said, dict) else None
     listed = cast("list[Any]", ends) if isinstance(ends, list) else [ends]
     return [i for i in listed if isinstance(i, int)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hone.config.model_json import read_model_json
 from hone.errors import ModelError
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     No torch. Raises ModelError.
     """
     path = folder / CONFIG
-    try:
-        said: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot read {CONFIG}: {error}", where=str(folder), remedy="restore the file"
-        ) from error
-    config = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    config = read_model_json(path)
     if not isinstance(config.get("base_model_name_or_path"), str):
         raise ModelError(
             f"{CONFIG} does not name its base model",

@@ -11,11 +11,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hone.config.model_json import INDEX_BYTES, read_model_json
 from hone.errors import ModelError
 
 if TYPE_CHECKING:
     from hone.config.sections import ModelSection
 
+_NOTES = "__metadata__"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "*.txt"]
 
@@ -65,13 +67,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"no config.json in {folder}", remedy="name a folder saved by save_pretrained"
         )
-    try:
-        config: object = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError(f"not JSON: {path} ({error})", remedy="restore the file") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = read_model_json(path)
+    if not isinstance(config.get("model_type"), str):
         raise ModelError(f"no model_type in {path}", remedy="name a transformers model folder")
-    config = cast("dict[str, Any]", config)
     private = [key for key in config if key.startswith("_") and key.endswith("_internal")]
     if private:
         raise ModelError(
@@ -114,10 +112,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _index_names(index: Path) -> list[str]:
-    try:
-        names = list(json.loads(index.read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"damaged index: {index}", remedy="restore the file") from error
+    named: object = read_model_json(index, INDEX_BYTES).get("weight_map")
+    if not isinstance(named, dict):
+        raise ModelError(f"damaged index: {index}", remedy="restore the file")
+    names: list[Any] = list(cast("dict[str, Any]", named).values())
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
             raise ModelError(
@@ -136,12 +134,12 @@ def _check_header(path: Path) -> None:
         whole = 0 < length <= min(100_000_000, size - 8)
         try:
             header: object = json.loads(file.read(length)) if whole else None
-        except ValueError:
-            header = None
-    if not isinstance(header, dict):
-        raise ModelError(f"damaged or not safetensors: {path}", remedy="fetch the file again")
-    entries = cast("dict[str, Any]", header).items()
-    ends = [int(entry["data_offsets"][1]) for name, entry in entries if name != "__metadata__"]
+            entries = cast("dict[str, Any]", header).items()
+            ends = [int(about["data_offsets"][1]) for name, about in entries if name != _NOTES]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                f"damaged or not safetensors: {path}", remedy="fetch the file again"
+            ) from error
     if 8 + length + max(ends, default=0) != size:
         raise ModelError(f"truncated weights: {path}", remedy="fetch the file again")
 

@@ -118,7 +118,7 @@ class _Tokens:
             tokenizer, choice=config.data.template, variables=config.data.template_kwargs
         )
         is_large = file.path.stat().st_size >= FAST_BYTES
-        encoder = tokenizer.fast_encoder(cache_folder() / "data") if is_large else None
+        encoder = tokenizer.fast_encoder(cache_folder() / "encoders") if is_large else None
         renderer = Renderer(tokenizer, template, config.data.train_on, encoder)
         notices = [text for _, text in template_notices(tokenizer, template)]
         return cls(renderer, limit, notices)

@@ -22,6 +22,7 @@ from hone.service.order import LOG
 
 _PROGRAM: Final = "hone.service.job"
 TEMPORARY: Final = "tmp"
+_SHARED: Final = ("encoders", "speeds")  # kinds of the cache
 _KEPT: Final = (
     "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS", "PATH", "SYSTEMROOT", "TZ", "VIRTUAL_ENV",
@@ -138,13 +139,25 @@ def environment(temporary: Path, more: Mapping[str, str]) -> dict[str, str]:
         "HF_HUB_CACHE": hub,
         "HF_HUB_OFFLINE": "1",
         "HOME": str(temporary),
-        "HONE_CACHE": str(cache_folder()),
+        "HONE_CACHE": str(_own_cache(temporary)),
         "PYTHONPATH": package,
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(temporary),
         "TOKENIZERS_PARALLELISM": "false",
         **more,
     }
+
+
+def _own_cache(temporary: Path) -> Path:
+    """The cache of one job: what is made of its rows goes with it, what tells nothing of them all jobs share."""
+    own = temporary / "cache"
+    own.mkdir(parents=True, exist_ok=True)
+    for kind in _SHARED:
+        shared = cache_folder() / kind
+        shared.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (own / kind).symlink_to(shared.resolve(), target_is_directory=True)
+    return own
 
 
 def processes_of(folder: Path) -> list[int]:

@@ -1,34 +1,22 @@
-"""What happens between a request and the queue: files are checked, jobs get every value and are queued or refused.
+"""What happens between a request and the queue: jobs whose files are checked get every value and are queued or refused.
 
 It knows no HTTP.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
-import sys
-from typing import Any, Final
+from typing import Any
 
-from hone.config.surroundings import child_environment
 from hone.errors import HoneError
 from hone.service.asking import said_hyperparameters
 from hone.service.desk import Desk
-from hone.service.records import Job, StoredFile
+from hone.service.records import Job
 from hone.service.translation import Refused, check_hyperparameters, settle
 from hone.serving.refusal import Refusal
 
-logger = logging.getLogger("hone")
-
-_CHECK_S: Final = 3600.0
-_KEPT: Final = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
-
 
 def make_ready(desk: Desk) -> None:
-    """Check what waits to be checked, and queue the jobs whose files are good."""
-    for file in desk.store.unchecked_files():
-        check_apart(desk, file)
+    """Queue the jobs whose files are good, and fail those whose files are not."""
     for job in desk.store.unready_jobs():
         try:
             _judge(desk, job)
@@ -36,25 +24,6 @@ def make_ready(desk: Desk) -> None:
             desk.store.fail_job(
                 job.id, {"code": refusal.code, "message": str(refusal), "param": refusal.param}
             )
-
-
-def check_apart(desk: Desk, file: StoredFile) -> None:
-    """Check a file in a process of its own: it may be large, and what is in it is a stranger's."""
-    words = [sys.executable, "-m", "hone.service.checking", str(desk.store.root), file.id]
-    known = child_environment(os.environ)
-    environment = {name: known[name] for name in _KEPT if name in known}
-    try:
-        done = subprocess.run(  # noqa: S603 - words of ours
-            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_S, check=False
-        )  # fmt: skip
-        said = done.stderr.decode("utf-8", "replace").strip()[-500:] if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        said = f"it took longer than {_CHECK_S:.0f} s"
-    if said:
-        logger.error("checking %s failed: %s", file.id, said)
-        desk.store.judge_file(
-            file.id, "error", None, "the file could not be checked; upload it again"
-        )
 
 
 def _judge(desk: Desk, job: Job) -> None:

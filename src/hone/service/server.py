@@ -16,6 +16,7 @@ import uvicorn
 from hone.errors import ConfigError, HoneError
 from hone.runs.lock import RunLock
 from hone.service.app import make_app
+from hone.service.checks import Checks
 from hone.service.desk import Desk
 from hone.service.hooks import Hooks, hook_secret
 from hone.service.operator import Operator
@@ -25,6 +26,8 @@ from hone.service.shift import Shift, Slots
 from hone.service.speakers import Speakers
 from hone.service.store import Store
 from hone.service.vault import Vault
+from hone.serving.connection import bounded
+from hone.serving.connections import AT_ONCE, BoundedServer, most_connections
 from hone.serving.gate import LOOPBACK
 from hone.serving.server import Address, listen, signals_left
 
@@ -65,10 +68,10 @@ class Service:
         shown = "127.0.0.1" if address.host == "0.0.0.0" else address.host  # noqa: S104
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
         app: Any = make_app(self.desk, _hosts(address))
-        self._uvicorn = uvicorn.Server(
+        self._uvicorn = BoundedServer(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=bounded(most_connections()),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -77,9 +80,10 @@ class Service:
                 h11_max_incomplete_event_size=_HEADER_BYTES,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=3,
-                limit_concurrency=2000,
+                backlog=AT_ONCE,
             )
         )
+        self._checks = Checks(self.store)
         self._ending = threading.Event()
         self._rounds = self._make_rounds()
         self._thread: threading.Thread | None = None
@@ -101,6 +105,7 @@ class Service:
             self.desk.wake.set()
             for one in self._rounds:
                 one.join(10)
+            self._checks.end()
             self.desk.speakers.close()
             if self._shift is not None:
                 self._shift.end()
@@ -132,6 +137,7 @@ class Service:
 
         def tend() -> None:
             nonlocal last
+            self._checks.look()
             make_ready(self.desk)
             self.desk.speakers.look()
             if time.monotonic() - last > _LET_GO_S:

@@ -135,6 +135,15 @@ class Vault:
             raise
         return made
 
+    def write_errors(self, file: str, lines: Iterable[str]) -> None:
+        """Keep what is wrong with a file: all of it, or nothing."""
+        path = self.errors_path(file)
+        beside = path.with_name(f"{path.name}.{os.getpid()}{_PART}")
+        with _room():
+            with beside.open("w", encoding="utf-8") as stream:
+                stream.writelines(lines)
+            beside.rename(path)
+
     def remove(self, file: str) -> None:
         """Forget a file's bytes, and what was wrong with them."""
         self.path(file).unlink(missing_ok=True)

@@ -134,7 +134,8 @@ class Gate:
                 return await receive()
             left = deadline + taken / self._rules.slowest - asyncio.get_running_loop().time()
             try:
-                message = await asyncio.wait_for(receive(), max(left, 0.001))
+                async with asyncio.timeout(max(left, 0.001)):  # no task for each chunk
+                    message = await receive()
             except TimeoutError as error:
                 # Clients ask again by themselves after 408; a slow one would be as slow then.
                 headers = {"x-should-retry": "false", "connection": "close"}

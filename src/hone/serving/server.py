@@ -18,6 +18,8 @@ from hone.errors import ConfigError, EnvironmentFault, HoneError
 from hone.infer.writer import Writer
 from hone.serving.answering import Answering
 from hone.serving.app import make_app
+from hone.serving.connection import bounded
+from hone.serving.connections import AT_ONCE, BoundedServer, most_connections
 from hone.serving.gate import LOOPBACK, Rules
 
 _START_S: Final = 30.0
@@ -69,9 +71,11 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         self._answering = Answering(writer, most_tokens=most_tokens)
         app: Any = make_app(self._answering, rules)
-        self._uvicorn = uvicorn.Server(
+        self._uvicorn = BoundedServer(
             uvicorn.Config(
                 app,
+                http=bounded(most_connections()),
+                backlog=AT_ONCE,
                 log_config=None,
                 access_log=False,
                 server_header=False,
