@@ -83,7 +83,7 @@ def fake_publishing() -> Generator[FakePublishing]:
     """A hub on the loopback address while the block runs."""
     state = FakePublishing()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             size = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(size)
@@ -109,7 +109,7 @@ def fake_publishing() -> Generator[FakePublishing]:
         def log_message(self, *words: object) -> None:
             del words
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     state.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

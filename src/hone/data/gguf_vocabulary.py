@@ -251,7 +251,8 @@ def _flat(part: Any, inner: str) -> list[dict[str, Any]]:
         return []
     if part.get("type") != "Sequence":
         return [cast("dict[str, Any]", part)]
-    return [one for each in part.get(inner) or [] for one in _flat(each, inner)]
+    steps = cast("list[Any]", part.get(inner) or [])
+    return [one for each in steps for one in _flat(each, inner)]
 
 
 def _stripping(added: Sequence[Added]) -> list[str]:

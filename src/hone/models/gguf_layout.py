@@ -149,11 +149,11 @@ def _numbers(config: Any, family: str, notices: list[str]) -> dict[str, Value]:
         "rope.dimension_count": head_size,
     }
     kinds = cast("list[str]", getattr(config, "layer_types", None) or [])
-    window = getattr(config, "sliding_window", None)
+    window = cast("int | None", getattr(config, "sliding_window", None))
     if family in _WINDOWED:
         every = _WINDOWED[family]
         sliding = [kind == "sliding_attention" for kind in kinds]
-        numbers["attention.sliding_window"] = int(window)
+        numbers["attention.sliding_window"] = int(window or 0)
         if sliding != [i % every < every - 1 for i in range(len(sliding))]:
             numbers["attention.sliding_window_pattern"] = sliding
     elif window and _slides(config, kinds) and window < config.max_position_embeddings:
@@ -208,9 +208,10 @@ def _rotary(
     if kind == "llama3" and family == "llama":
         base = float(rope["rope_theta"])
         size = _head_size(config)
-        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, cast(Any, "cpu"))
+        found, _ = ROPE_INIT_FUNCTIONS["llama3"](config, cast(Any, "cpu"))
+        scaled = cast("list[float]", found.tolist())
         plain = [base ** (-2.0 * i / size) for i in range(size // 2)]
-        return tuple(one / float(other) for one, other in zip(plain, scaled.tolist(), strict=True))
+        return tuple(one / other for one, other in zip(plain, scaled, strict=True))
     raise _refusal(f"rotary scaling {kind}", folder)
 
 

@@ -35,7 +35,7 @@ def merge_layers(adapted: PeftModel) -> PreTrainedModel:
 
 def _merge(layer: BaseTunerLayer) -> None:
     """One layer's sum, in float32 and back."""
-    base = cast(nn.Module, layer.get_base_layer())
+    base = layer.get_base_layer()
     before = [(parameter, parameter.dtype) for parameter in base.parameters(recurse=False)]
     for parameter, _ in before:
         parameter.data = parameter.data.float()
