@@ -64,6 +64,7 @@ VERBS = (
     Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
     Verb("style", "hone.cli.style:style", "Put a style before the system text of rows."),
     Verb("process", "hone.cli.process:process", "Make raw rows ready for training."),
+    Verb("documents", "hone.cli.documents:documents", "Cut documents into rows of plain text."),
     Verb("distill", "hone.cli.distill:distill", "Have a teacher answer prompts: rows to train on."),
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
@@ -77,6 +78,13 @@ VERBS = (
         is_group=True,
     ),
     Verb("jobs", "hone.cli.jobs:app", "Jobs of a training service: create, watch.", is_group=True),
+    Verb("merge", "hone.cli.merge:merge", "Merge an adapter into its unquantised base."),
+    Verb(
+        "export",
+        "hone.cli.export:export",
+        "Write a model for other programs: GGUF, Ollama, the hub.",
+    ),
+    Verb("push", "hone.cli.push:push", "Publish a model on the hub, after asking."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
     Verb(
         "tensorboard",
