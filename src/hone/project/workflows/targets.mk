@@ -12,12 +12,13 @@ DEEPSPEED_CONFIG ?= zero2
 LIMIT ?= 512
 INPUT_FILE ?=
 RUN ?=
+FRESH ?=
 
-ours := HONE CONFIG STYLE TB_PORT TB_LOGDIR NUM_GPUS DEEPSPEED_CONFIG LIMIT INPUT_FILE RUN ARGS PYTHON READY SHELL
+ours := FRESH HONE CONFIG STYLE TB_PORT TB_LOGDIR NUM_GPUS DEEPSPEED_CONFIG LIMIT INPUT_FILE RUN ARGS PYTHON READY SHELL
 said := $(filter-out $(ours) -%,$(foreach name,$(.VARIABLES),$(if $(filter command%,$(origin $(name))),$(name))))
 quoted = '$(subst ','\'',$(1))'
 # What was said on make's command line, each as one word of the shell whatever is in it.
-settings = $(foreach name,$(said),$(call quoted,$(name)=$(value $(name))))
+settings = $(foreach name,$(said),$(call quoted,$(name)=$(value $(name))))$(if $(FRESH), --fresh)
 refused = $(if $(said),$(error $(said): only the train targets and dapt-train take settings; see make help))
 config = $(call quoted,$(CONFIG))
 run = $(if $(RUN),$(call quoted,$(RUN)),"$$($(HONE) config get output.dir $(config))")
@@ -38,6 +39,7 @@ project-help:
 	@echo "rows     process, style (STYLE=\"…\"), render, full-pipeline, check-data"
 	@echo "train    train (CONFIG=…), train-bnb, train-unsloth, train-distributed, train-deepspeed; each with -tb for TensorBoard"
 	@echo "         settings follow as SECTION_KEY=value: TRAIN_LEARNING_RATE=1e-4 MODEL_NAME=…"
+	@echo "         the same command resumes its run; FRESH=1 begins it anew"
 	@echo "watch    tensorboard (TB_PORT=$(TB_PORT)), tb-stop, memory-check"
 	@echo "look     eval, eval-quick, eval-val, eval-test, eval-full (RUN=…), infer, infer-interactive, infer-batch (INPUT_FILE=…)"
 	@echo "ship     merge, merge-bf16"
@@ -51,7 +53,7 @@ style: $(READY)
 
 render: $(READY)
 	@mkdir -p data/rendered
-	$(HONE) preview $(config) $(settings) --rows 50 --html data/rendered/train.html
+	$(HONE) preview $(config) $(foreach name,$(said),$(call quoted,$(name)=$(value $(name)))) --rows 50 --html data/rendered/train.html
 
 full-pipeline: $(READY)
 	$(refused)$(HONE) process --force
