@@ -2,8 +2,8 @@
 
     python benchmarks/answers.py [--size 5m] [--prompts 128] [--rows 64] [--repeats 3] [--json FILE]
 
-The same random weights answer the same prompts of several lengths, greedily. Where replies end by themselves, tokens
-are stops that the model comes to after 1 to 128 tokens; both sides have the same stops, and must write the same tokens.
+The same random weights answer the same prompts of several lengths, greedily. Where replies end by themselves, some tokens
+of the model's own replies are made stops, so that they are of 1 to 128 tokens; both sides have the same stops.
 transformers gets batches of the same size, padded on the left, in the order of the prompts and sorted by length. It knows no
 conversation and no measure.
 """
@@ -72,7 +72,8 @@ def _case(folder: Path, asked: argparse.Namespace, *, ends: bool) -> dict[str, A
         [drawn.randrange(3, vocabulary) for _ in range(drawn.randrange(16, 200))]
         for _ in range(asked.prompts)
     ]
-    completer.stop_ids = tuple(range(3, vocabulary, 40)) if ends else ()
+    completer.stop_ids = ()
+    completer.stop_ids = _stops(completer, prompts, drawn) if ends else ()
     sampling = Sampling(max_tokens=LONGEST if ends else FIXED)
 
     def hone() -> list[int]:
@@ -109,6 +110,14 @@ def _case(folder: Path, asked: argparse.Namespace, *, ends: bool) -> dict[str, A
         "seconds": took,
         "cpu_seconds": cpu,
     }
+
+
+def _stops(completer: Any, prompts: list[list[int]], drawn: random.Random) -> tuple[int, ...]:
+    """A token from somewhere in the reply to every fourth prompt."""
+    from hone.infer.completer import Sampling
+
+    found = completer.continuations(prompts[::4], sampling=Sampling(max_tokens=LONGEST))
+    return tuple({drawn.choice(reply.token_ids) for reply in found})
 
 
 def _generated(

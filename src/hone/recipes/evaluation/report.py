@@ -115,7 +115,8 @@ def _report(finding: Finding) -> Report:
         f"Answers were written {drawn}, at most {sampling.max_tokens:,} tokens each. Intervals are the central "
         f"{draws.level:.0%} of {draws.count:,} paired bootstrap draws over rows (seed {draws.seed}): each draw takes as "
         "many rows as there are, with replacement, the same ones for both models (Efron & Tibshirani 1993; Koehn 2004). "
-        "`better` and `worse` say that the interval of the difference excludes zero."
+        "`better` and `worse` say that the interval of the difference excludes zero. Where all rows score alike an "
+        "interval has no width: it knows nothing of rows that were not seen."
     )
     return Report(
         title=f"{name} on {data}",
