@@ -166,3 +166,24 @@ def test_a_clock_that_is_set_back(tmp_path: Path) -> None:
     assert store.claim("w2", 60) is not None, "and nobody takes the first one: its lease holds"
     assert store.claim("w3", 60) is None
     assert store.renew(held.id, held.fence, 60)
+
+
+def test_a_store_that_is_damaged_while_it_runs(tmp_path: Path) -> None:
+    """Every answer says so without a path, health too, and the operator's log says what to do."""
+    with serving(tmp_path) as served:
+        for _ in range(60):
+            queued(served.store)
+        with closing(sqlite3.connect(tmp_path / "service.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        path = tmp_path / "service.db"
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xa5" * (path.stat().st_size - 4096))
+        headers = {"authorization": f"Bearer {served.key}"}
+        for place in ("/v1/fine_tuning/jobs", "/v1/files", "/v1/models"):
+            answer = httpx2.get(served.service.url + place, headers=headers)
+            assert answer.status_code == 500
+            assert "the store is damaged" in answer.json()["error"]["message"]
+            assert str(tmp_path) not in answer.text
+        assert httpx2.get(served.service.url + "/health").status_code == 503
+        assert create(served, "file-" + "0" * 32).status_code == 500

@@ -185,12 +185,19 @@ def resume(
     _want(job, "resume", base_url, api_key_env, as_json)
 
 
+_ENDS = {
+    "cancel": "cancelled",
+    "pause": "paused",
+}  # what a job becomes, once its process has stopped
+
+
 def _want(job: str, verb: str, base_url: str | None, api_key_env: str, as_json: bool) -> None:
     from hone.backends.job_api import job_path
 
     with _Open(base_url, api_key_env) as api:
         told = api.post(f"{job_path(job)}/{verb}", retries=2)
-    print(json.dumps(told) if as_json else printable(f"{told['id']}: {told['status']}"))
+    asked = "" if _ENDS.get(verb) in (None, told["status"]) else f"; asked to {verb}"
+    print(json.dumps(told) if as_json else printable(f"{told['id']}: {told['status']}{asked}"))
 
 
 class _Open:
