@@ -14,6 +14,8 @@ from typing import Any, Final
 from hone.config.layers import resolve
 from hone.config.sections import Config
 from hone.data.prepare import Prepared, Rows, prepare
+from hone.data.raw_rows import RawRows
+from hone.data.road import row_format
 from hone.errors import ConfigError, DataError, HoneError
 from hone.infer.completer import GREEDY, Sampling
 from hone.infer.place import Place
@@ -198,8 +200,27 @@ def _rows(work: _Work) -> list[Rows]:
     found: list[Rows] = []
     for path in work.order.data:
         section = work.config.data.model_copy(update={"path": path})
-        found.append(Rows(found_rows(section, path, told, prefer="test"), section))
+        rows = Rows(found_rows(section, path, told, prefer="test"), section)
+        found.append(_by_their_keys(rows, work))
     return found
+
+
+def _by_their_keys(rows: Rows, work: _Work) -> Rows:
+    """The rows, read by their own keys where the run's rows had a shape that these do not have."""
+    section = rows.section
+    is_asked = any(word.partition("=")[0].strip() == "data.format" for word in work.order.settings)
+    if section.format == "auto" or is_asked:
+        return rows
+    try:
+        for raw in RawRows(rows.file.path, name=rows.file.name):
+            row_format(section).read(raw.parse())
+            break
+        return rows
+    except DataError:
+        own = section.model_copy(update={"format": "auto"})
+    message = f"{rows.file.name}: read by the keys of its rows, which are not {section.format} as the run's were"
+    work.say("notice", code="other-shape", message=message)
+    return Rows(rows.file, own)
 
 
 def _measure_rows(work: _Work) -> None:

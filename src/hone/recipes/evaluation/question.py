@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ from hone.data.prepare import Rows
 from hone.data.raw_rows import RawRows
 from hone.data.road import row_format
 from hone.errors import DataError
+from hone.infer.call_formats import read_json
+
+_SPELLED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,11 @@ def _contents(rows: Rows) -> Iterator[Content]:
 
 def _questions(said: Conversation, source: str, train_on: str) -> Iterator[Question]:
     messages = said.messages
-    called = frozenset(call.name for one in messages for call in one.tool_calls)
+    turns = [one for one in messages if one.role == "assistant"]
+    spelled = [call for one in turns for call in spelled_calls(one.content)[1]]
+    called = frozenset(
+        call.name for call in [*spelled, *(call for one in turns for call in one.tool_calls)]
+    )
     places = [i for i, one in enumerate(messages) if one.role == "assistant" and i > 0]
     if train_on == "last":
         places = places[-1:]
@@ -106,12 +114,27 @@ def _questions(said: Conversation, source: str, train_on: str) -> Iterator[Quest
             continue
         thought = split_thought(answer.content) if answer.reasoning is None else None
         text = answer.content if thought is None else thought[1]
+        text, calls = (text, ()) if answer.tool_calls else spelled_calls(text)
         yield Question(
             str(said.origin),
             source,
             place,
             messages[:place],
             said.tools,
-            Reference(text.strip(), answer.tool_calls),
+            Reference(text.strip(), answer.tool_calls or calls),
             called,
         )
+
+
+def spelled_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
+    """The calls that a text spells between `<tool_call>` tags, as `hone process` writes them, and the text without them.
+
+    Where what stands between two tags is no call, the text is left as it is.
+    """
+    found: list[ToolCall] = []
+    for spelled in _SPELLED.findall(text):
+        calls = read_json(spelled, {})
+        if calls is None:
+            return text, ()
+        found += [ToolCall(one.name, dict(one.arguments)) for one in calls]
+    return (_SPELLED.sub("", text) if found else text), tuple(found)
