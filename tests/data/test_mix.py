@@ -131,7 +131,14 @@ def test_a_tiny_source_repeated_often_is_quick():
 
 @pytest.mark.parametrize(
     ("counts", "weights"),
-    [((), None), ((3, 0), None), ((3, 2), (1.0,)), ((3, 2), (1.0, 0.0)), ((3,), (float("nan"),))],
+    [
+        ((), None),
+        ((0, 0), None),
+        ((3, 0), (1.0, 1.0)),
+        ((3, 2), (1.0,)),
+        ((3, 2), (1.0, 0.0)),
+        ((3,), (float("nan"),)),
+    ],
 )
 def test_what_is_no_mix_is_refused(counts, weights):
     with pytest.raises(ValueError, match="source"):
@@ -139,3 +146,11 @@ def test_what_is_no_mix_is_refused(counts, weights):
 
 
 PINNED = [0, 2, 1, 0, 8, 3, 1, 7, 4, 3]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_source_may_have_no_rows_where_every_row_is_given_once(shuffle: bool) -> None:
+    order = mixed_order((3, 0, 2), None, 7, 0, shuffle)
+    assert sorted(order.tolist()) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="source"):
+        mixed_order((3, 0, 2), (1.0, 1.0, 1.0), 7, 0, shuffle)
