@@ -319,6 +319,11 @@ def idle_settings(resolved: Resolved) -> list[str]:
             config.train.sample_steps is None,
             "train.sample_steps is unset",
         ),
+        (
+            (f"data.{key}" for key in ("chunk_size", "overlap", "min_text_length", "block_size")),
+            True,
+            "it says how `hone documents` cuts",
+        ),
         *_idle_tracking(config),
         (
             ("compute.node_rank", "compute.rdzv_endpoint"),

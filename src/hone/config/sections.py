@@ -236,6 +236,24 @@ class DataSection(Section):
     """Share of the rows held out for the evaluation loss, 0 to 1. Chosen by content, so equal rows stay on one side."""
     validation_path: str | None = None
     """Held-out rows, instead of a share: named as `path` is; of a folder or hub dataset its split `validation` is taken."""
+    chunk_size: Annotated[int, Field(ge=100), BeforeValidator(whole_from_text)] = 4000
+    """Longest piece that `hone documents` cuts of a document, in characters."""
+    overlap: Annotated[int, Field(ge=0), BeforeValidator(whole_from_text)] = 0
+    """How much of a piece's end stands at the beginning of the next, in characters, at most half of `chunk_size`."""
+    min_text_length: Annotated[int, Field(ge=1), BeforeValidator(whole_from_text)] = 200
+    """Shorter pieces are left out by `hone documents`, in characters."""
+    block_size: Annotated[int, Field(ge=16), BeforeValidator(whole_from_text)] | None = None
+    """Tokens of a row that `hone documents` writes: pieces one after the other, each with its end, cut every so many tokens. Unset: a piece is a row, which costs nothing, since Packs hold no padding."""
+
+    @model_validator(mode="after")
+    def _pieces_that_can_be(self) -> Self:
+        if self.overlap * 2 > self.chunk_size:
+            raise ValueError("overlap is at most half of chunk_size; lower it, or raise chunk_size")
+        if self.min_text_length > self.chunk_size:
+            raise ValueError(
+                "min_text_length is at most chunk_size: no piece would be long enough; lower it, or raise chunk_size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
