@@ -76,7 +76,8 @@ def test_llama_cpp_computes_what_transformers_computes(tmp_path: Path, family: s
             wanted = model(input_ids=torch.tensor([ids])).logits[0].double().numpy()
         apart = np.sqrt(np.mean((np.array(told) - wanted) ** 2)) / wanted.std()
         print(f"{family}: logits differ by {apart:.1e} of their spread")
-        assert apart < 2e-4
+        # llama.cpp's GELU, which Gemma has, reads a table of half precision; SiLU is computed.
+        assert apart < (1e-3 if family.startswith("gemma") else 1e-5)
 
 
 def _texts(tokenizer: TextTokenizer) -> list[tuple[str, bool]]:

@@ -16,9 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import hone.recipes.likeness as likeness
 import hone.recipes.merge as merging
 from hone.cli.main import run
+from hone.config.layers import resolve
 from hone.errors import ConfigError, DiskError, ModelError, OutOfMemory
+from hone.models.load import load_model
+from hone.models.saved_adapter import put_adapter
 from hone.recipes.merge import merge
+from hone.recipes.train import train
 from tests.adapted import adapter_folder, base_folder, logits_of, tuned
+from tests.folders import chat_rows
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -221,3 +226,27 @@ def test_likeness_tells_models_apart() -> None:
     assert narrow == 1e-4 < wide < likeness.tolerance(torch.bfloat16, torch.float32, 80) < 0.25
     half = likeness.tolerance(torch.float16, torch.float32, 2)
     assert half < wide < likeness.tolerance(torch.bfloat16, torch.bfloat16, 2)
+
+
+def test_an_adapter_that_holds_what_rounding_took_is_merged_into_the_rounded_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONE_CACHE", str(tmp_path / "cache"))
+    base = base_folder(tmp_path / "base")
+    words = [
+        f"model.name={base}", f"data.path={chat_rows(tmp_path / 'rows.jsonl')}", f"output.dir={tmp_path / 'run'}",
+        "train.max_steps=2", "compute.micro_batch_tokens=256", "tuning.method=qlora", "tuning.lora.init=loftq",
+        "train.precision=fp32",
+    ]  # fmt: skip
+    resolved = resolve(overrides=words)
+    train(resolved)
+    merged = merge(str(tmp_path / "run"))
+    section = resolved.config.tuning.quantization
+    held = load_model(base, dtype=torch.float32, quantization=section).model
+    wanted = logits_of(put_adapter(held, tmp_path / "run"))
+    plain = logits_of(AutoModelForCausalLM.from_pretrained(merged.folder))
+    torch.testing.assert_close(plain, wanted, rtol=1e-3, atol=1e-3)
+    twice = logits_of(tuned(base, tmp_path / "run"))
+    assert (plain - twice).abs().max() > 1e-2, "what rounding took would count twice"
+    assert any("LoftQ" in notice for notice in merged.notices)
+    assert merged.probes.startswith("the first 8 rows")

@@ -47,7 +47,7 @@ def _merge(layer: BaseTunerLayer) -> None:
 
 
 @torch.no_grad()
-def restore_quantized(model: nn.Module) -> int:
+def restore_quantized(model: PreTrainedModel) -> int:
     """Put a float32 layer in the place of each quantised one, with the weights that its small integers stand for.
 
     Returns how many there were.
@@ -65,4 +65,13 @@ def restore_quantized(model: nn.Module) -> int:
                 plain.bias = nn.Parameter(layer.bias.detach().float(), requires_grad=False)
             setattr(parent, name, plain)
             found += 1
+    # What transformers remembers of a quantised model would be saved with it, and refuses another type.
+    whole: Any = model
+    for name in ("hf_quantizer", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if name in vars(whole):
+            delattr(whole, name)
+    if "is_quantized" in vars(whole):
+        whole.is_quantized = False
+    if hasattr(whole.config, "quantization_config"):
+        del whole.config.quantization_config
     return found

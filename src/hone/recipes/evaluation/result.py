@@ -18,6 +18,9 @@ from hone.recipes.evaluation.question import Question
 
 FORMAT = 1
 
+FEWEST = 8
+"""Rows below which an interval of the bootstrap says nothing; its coverage falls short by much for so few."""
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -36,9 +39,14 @@ class Taken:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `not shown` where the difference's interval holds zero; empty without a base."""
+        """`better`, `worse`, or `not shown` where the difference's interval holds zero; empty without a base.
+
+        Of fewer than `FEWEST` rows nothing is shown: drawing from so few again and again hides how much they vary.
+        """
         if self.difference is None or self.difference.value is None:
             return ""
+        if self.rows < FEWEST:
+            return "too few rows"
         if not self.difference.excludes_zero:
             return "not shown"
         up = self.difference.value > 0
