@@ -418,3 +418,17 @@ def test_another_model_with_another_tokenizer_is_compared_by_its_answers(home: P
     assert found["loss"].base is not None
     assert found["loss"].difference is None
     assert found["token_f1"].difference is not None
+
+
+def test_rows_of_another_shape_than_the_run_s_are_read_by_their_own_keys(home: Path) -> None:
+    train(_resolved(home, "formed", "data.format=messages", "train.max_steps=1"))
+    rows = [
+        {"conversations": [{"from": "human", "value": f"{n}?"}, {"from": "gpt", "value": "one"}]}
+        for n in range(2)
+    ]
+    (home / "other.json").write_text(json.dumps(rows))
+    heard: list[Event] = []
+    finding = evaluate(order(home, "formed", "other.json"), listeners=[heard.append])
+    assert finding.questions == 2
+    assert any(one.name == "notice" and one["code"] == "other-shape" for one in heard)
+    assert {one.verdict for one in finding.taken} == {"too few rows"}

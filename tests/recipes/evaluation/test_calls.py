@@ -13,6 +13,7 @@ from hone.data.conversation import ToolCall
 from hone.infer.call_formats import Call
 from hone.recipes.evaluation import calls
 from hone.recipes.evaluation.measure import Measure
+from hone.recipes.evaluation.question import spelled_calls
 from tests.recipes.evaluation.asked import TOOL, answer, question
 
 JSON = st.recursive(
@@ -66,3 +67,12 @@ def test_who_is_asked() -> None:
     measure = calls.tool_abstain()
     assert measure.score(measure.take(silent, answer("no"))) == 1
     assert measure.score(measure.take(silent, answer("", Call("find", {})))) == 0
+
+
+def test_calls_that_a_text_spells_are_read_as_calls() -> None:
+    text = 'I will look.\n\n<tool_call>\n{"name": "get", "arguments": {"id": 7}}\n</tool_call>\n'
+    rest, calls = spelled_calls(text)
+    assert rest.strip() == "I will look."
+    assert [(one.name, one.arguments) for one in calls] == [("get", {"id": 7})]
+    for plain in ("no call", "<tool_call>nothing</tool_call>", "<tool_call>"):
+        assert spelled_calls(plain) == (plain, ())
