@@ -18,7 +18,7 @@ from hone.recipes.evaluation.question import Question
 
 FORMAT = 1
 
-FEWEST = 8
+FEWEST = 5
 """Rows below which an interval of the bootstrap says nothing; its coverage falls short by much for so few."""
 
 
