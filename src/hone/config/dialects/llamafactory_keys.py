@@ -306,6 +306,11 @@ TEMPLATES: Final[Mapping[str, str]] = {
 """Templates that both systems have, and what ours is called."""
 
 DIFFERS: Final[Mapping[str, str]] = {
+    "alpaca": "a system text is followed by a blank line here, and rows with tool calls are left out and counted",
+    "default": "rows with tool calls are left out and counted",
+    "llama3": "tools are told before the first question, as Llama 3.1 has it; LLaMA-Factory puts them and today's date "
+    "into the system text",
+    "chatml": "tool calls are written in tags, as Qwen has them; LLaMA-Factory writes them as Action and Action Input",
     "llama2": "a space stands before and after each reply, as Llama 2 was trained; LLaMA-Factory writes none",
     "mistral": "white space around replies follows the tokenizer's own kind of template",
     "qwen3": "each trained turn is learned as inference will see it; LLaMA-Factory writes an empty think block "
