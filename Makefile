@@ -15,6 +15,11 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib src || true
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
+
+# What a user's project has too: make train-bnb, make eval and so on, with this checkout's Hone.
+HONE := $(BIN)/hone
+READY := $(RUNS)
+include workflows/targets.mk
 .PHONY: help setup setup-distributed quickstart format check test gpu prove bench docs docs-reference
 
 help:
@@ -29,6 +34,8 @@ help:
 	@echo "make docs        the documentation as a site in build/docs; a broken link fails"
 	@echo "make docs-reference  write docs/reference from the code"
 	@echo "make bench       the benchmarks, beside the peers'"
+	@echo
+	@$(MAKE) --no-print-directory project-help
 
 setup: $(DEVELOPS)
 

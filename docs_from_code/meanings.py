@@ -37,6 +37,10 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "failure": "A request failed for good.",
         "distilled": "All is asked; what it came to.",
     },
+    "`hone evaluate`, `hone infer`": {
+        "answered": "How many of the questions are answered so far.",
+        "inferred": "The file of prompts is answered; where the answers are.",
+    },
     "A model trained call by call": {
         "prepared": "The trajectories of a call are tokens.",
         "call": "A call begins: its steps, and where it goes on.",

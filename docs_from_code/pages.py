@@ -10,6 +10,7 @@ from docs_from_code.commands import commands_page
 from docs_from_code.configuration import configuration_page
 from docs_from_code.errors import errors_page
 from docs_from_code.events import events_page
+from docs_from_code.foreign import foreign_page
 from docs_from_code.source import ROOT
 
 FOLDER = ROOT / "docs" / "reference"
@@ -23,6 +24,7 @@ def pages() -> Mapping[str, str]:
         "configuration.md": configuration_page(),
         "errors.md": errors_page(),
         "events.md": events_page(),
+        "other-systems.md": foreign_page(),
     }
 
 

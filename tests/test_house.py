@@ -173,7 +173,12 @@ def commands(text: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", [p for p in shipped(".md") if "tests" not in p.parts], ids=name_of)
 def test_pages_name_commands_that_exist(page: Path) -> None:
     verbs = {verb.name for verb in VERBS} | {"--help", "--version"}
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    rules = "".join((ROOT / name).read_text() for name in ("Makefile", "workflows/targets.mk"))
+    targets = {
+        name
+        for names in re.findall(r"^([a-z][a-z -]*):", rules, flags=re.M)
+        for name in names.split()
+    }
     text = page.read_text(encoding="utf-8")
     for words in commands(text):
         while re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -181,7 +186,8 @@ def test_pages_name_commands_that_exist(page: Path) -> None:
         if words[0] == "hone":
             assert words[1] in verbs, words
         elif words[0] == "make":
-            assert {w for w in words[1:] if "=" not in w} <= targets
+            asked = words[3:] if words[1] == "-C" else words[1:]
+            assert {w for w in asked if "=" not in w} <= targets
     for name in re.findall(r"`hone ([a-z]+)", text):
         assert name in verbs, f"`hone {name}`"
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):

@@ -15,6 +15,7 @@
     ├── RemoteError           6    another machine's API
     ├── RankLost              7    one of several ranks died or hung; all were ended
     ├── BudgetReached         8    no more tokens or money may be spent
+    ├── GateMissed            9    an evaluation is worse than a gate allows
     ├── NonFiniteError        1    a loss or a gradient norm that is not a number
     ├── CallbackError         1    code of a user's own, called while training, raised
     └── Stopped
@@ -39,6 +40,7 @@ EXIT_CODES: dict[int, str] = {
     6: "a remote API failed",
     7: "one of several ranks died or hung; all were ended, the same command resumes",
     8: "a budget of tokens or money is reached; what was answered is kept",
+    9: "a gate is missed: a measure of `hone evaluate` is worse than --fail-under allows; the result is written",
     130: "interrupted (Ctrl-C); saved, the same command resumes",
     143: "terminated (SIGTERM, SIGHUP or SIGUSR1); saved, the same command resumes",
 }
@@ -145,6 +147,12 @@ class BudgetReached(HoneError, RuntimeError):
     """No more tokens or money may be spent; what was answered is kept."""
 
     exit_code = 8
+
+
+class GateMissed(HoneError, RuntimeError):
+    """An evaluation came to something worse than a gate allows; its result is written."""
+
+    exit_code = 9
 
 
 class NonFiniteError(HoneError, ArithmeticError):

@@ -26,10 +26,12 @@ ODD = [
     "### Response:\n", "assistant", "<think>", "</think>", "<tool_call>", "é" * 40, "0123456789" * 5,
 ]  # fmt: skip
 NAMES_OF_OURS = sorted(NAMED)
-REFUSES_CALLS = {"alpaca", "gemma", "llama2", "phi", "plain"}
+REFUSES_CALLS = {"alpaca", "gemma", "human", "llama2", "phi", "plain"}
 TRIMS = {"gemma", "llama2", "llama3"}
 # What stands behind the end of a turn in our named templates.
-BEHIND = dict.fromkeys(["chatml", "gemma", "phi", "plain", "qwen", "qwen3", "qwen3_nothink"], "\n")
+BEHIND = dict.fromkeys(
+    ["chatml", "gemma", "human", "phi", "plain", "qwen", "qwen3", "qwen3_nothink"], "\n"
+)
 BEHIND["alpaca"] = "\n\n"
 
 

@@ -64,7 +64,7 @@ def test_no_row_of_a_source_is_favoured_over_time(mix, seed, epochs, shuffle):
 
 @settings(max_examples=60)
 @given(mixes(), st.integers(0, 2**32 - 1), st.integers(0, 3))
-def test_unshuffled_sources_keep_their_order_and_interleave_evenly(mix, seed, epoch):
+def test_unshuffled_sources_keep_their_order_and_interleave_evenly_by_weight(mix, seed, epoch):
     counts, weights = mix
     source, row = source_of(mixed_order(counts, weights, seed, epoch, False), counts)
     given_rows = rows_per_epoch(counts, weights)
@@ -72,6 +72,9 @@ def test_unshuffled_sources_keep_their_order_and_interleave_evenly(mix, seed, ep
         start = epoch * int(given_rows[one])
         wanted = (np.arange(start, start + int(given_rows[one])) % count).tolist()
         assert row[source == one].tolist() == wanted
+        if weights is None:  # one after the other, as one file of all rows
+            assert source.tolist() == sorted(source.tolist())
+            continue
         so_far = np.cumsum(source == one)
         even = np.arange(1, len(source) + 1) * int(given_rows[one]) / len(source)
         assert np.abs(so_far - even).max() <= len(counts)
@@ -131,7 +134,14 @@ def test_a_tiny_source_repeated_often_is_quick():
 
 @pytest.mark.parametrize(
     ("counts", "weights"),
-    [((), None), ((3, 0), None), ((3, 2), (1.0,)), ((3, 2), (1.0, 0.0)), ((3,), (float("nan"),))],
+    [
+        ((), None),
+        ((0, 0), None),
+        ((3, 0), (1.0, 1.0)),
+        ((3, 2), (1.0,)),
+        ((3, 2), (1.0, 0.0)),
+        ((3,), (float("nan"),)),
+    ],
 )
 def test_what_is_no_mix_is_refused(counts, weights):
     with pytest.raises(ValueError, match="source"):
@@ -139,3 +149,11 @@ def test_what_is_no_mix_is_refused(counts, weights):
 
 
 PINNED = [0, 2, 1, 0, 8, 3, 1, 7, 4, 3]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_source_may_have_no_rows_where_every_row_is_given_once(shuffle: bool) -> None:
+    order = mixed_order((3, 0, 2), None, 7, 0, shuffle)
+    assert sorted(order.tolist()) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="source"):
+        mixed_order((3, 0, 2), (1.0, 1.0, 1.0), 7, 0, shuffle)

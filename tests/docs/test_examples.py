@@ -35,7 +35,9 @@ def desk(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "bin").mkdir(parents=True)
     (folder / "MODEL").symlink_to(model)
     chat_rows(folder / "rows.jsonl")
-    shutil.copytree(ROOT / "examples", folder / "examples")
+    for name in ("examples", "workflows"):
+        left_out = shutil.ignore_patterns("saves", "workdir")
+        shutil.copytree(ROOT / name, folder / name, ignore=left_out)
     for name, module in (("hone", "-m hone"), ("python", "")):
         command = folder / "bin" / name
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')

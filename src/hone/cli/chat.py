@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from hone.cli.answer_flags import (
+    MaxTokens,
+    Partner,
+    Revision,
+    Seed,
+    System,
+    Temperature,
+    TopP,
+)
 from hone.cli.printable import printable
 from hone.cli.streams import Look, look_of
 from hone.errors import HoneError
@@ -27,13 +36,7 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 def chat(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FOLDER|HUB_ID",
-            help="A run, a checkpoint, an adapter folder, a model folder or a hub id.",
-        ),
-    ],
+    name: Partner,
     *,
     once: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Say this, print only the reply, and leave.")
@@ -41,26 +44,12 @@ def chat(
     compare: Annotated[
         bool, typer.Option("--compare", help="Let the base model answer beside the tuned one.")
     ] = False,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="System message before everything else.")
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Longest reply, in tokens.")
-    ] = 512,
-    temperature: Annotated[
-        float,
-        typer.Option(min=0, metavar="NUMBER", help="0 takes the likeliest token; 1 draws freely."),
-    ] = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option(metavar="SHARE", help="Draw among the likeliest tokens of this probability."),
-    ] = 1.0,
-    seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Makes drawing repeatable.")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")
-    ] = None,
+    system: System = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    revision: Revision = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print each reply as one line of JSON.")
     ] = False,
@@ -79,6 +68,11 @@ def chat(
     )
     for notice in notices:
         print(f"note: {notice}", file=sys.stderr, flush=True)
+    converse(talk, once=once, as_json=as_json)
+
+
+def converse(talk: Chat, *, once: str | None = None, as_json: bool = False) -> None:
+    """One turn where something is to be said `once`, else turns until the input ends."""
     face: _Json | _Terminal = _Json(talk) if as_json else _Terminal(talk, bare=once is not None)
     if once is not None:
         face.turn(once)

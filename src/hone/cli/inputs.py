@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from hone.backends.gpus import visible_gpus
+from hone.config.dialects.choice import Dialect
 from hone.config.layers import Resolved, resolve
 from hone.errors import ConfigError
 
@@ -20,13 +23,17 @@ WORDS_HELP = (
 )
 
 
-def resolve_words(
-    words: Sequence[str], *, config: Path | None = None, flags: Mapping[str, str | None]
-) -> Resolved:
-    """The configuration that the words, the flags and the environment give together.
+@dataclass(frozen=True)
+class Sorted:
+    """Words behind a verb by what they are."""
 
-    `flags` map a setting's dotted name to what was typed, None where the flag was absent.
-    """
+    config: Path | None
+    data: str | None
+    overrides: list[str]
+
+
+def sort_words(words: Sequence[str], config: Path | None = None) -> Sorted:
+    """The configuration file, the rows and the settings among words. Raises ConfigError where two are files."""
     overrides: list[str] = []
     data: str | None = None
     for word in words:
@@ -48,9 +55,27 @@ def resolve_words(
                 where="command line",
                 remedy="name one; a setting is written key=value",
             )
+    return Sorted(config, data, overrides)
+
+
+def resolve_words(
+    words: Sequence[str],
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, str | None],
+    dialect: Dialect | None = None,
+) -> Resolved:
+    """The configuration that the words, the flags and the environment give together.
+
+    `flags` map a setting's dotted name to what was typed, None where the flag was absent. `dialect`: the language
+    of the configuration file, where it is not to be recognised.
+    """
+    found = sort_words(words, config)
     return resolve(
-        file=config,
+        file=found.config,
         environment=os.environ,
-        overrides=overrides,
-        flags={"data.path": data, **flags},
+        overrides=found.overrides,
+        flags={"data.path": found.data, **flags},
+        dialect=dialect,
+        devices=visible_gpus,
     )

@@ -50,6 +50,7 @@ class Verb:
 
 VERBS = (
     Verb("quickstart", "hone.cli.quickstart:quickstart", "See a model learn a task on this CPU."),
+    Verb("new", "hone.cli.new:new", "Make a folder for a project: Makefile, configs, workflows."),
     Verb("wizard", "hone.cli.wizard:wizard", "Answer a few questions, get a training script."),
     Verb("train", "hone.cli.train:train", "Train a model on your rows; the same command resumes."),
     Verb("plan", "hone.cli.plan:plan", "Say what a run will take: memory, steps, time, disk."),
@@ -63,9 +64,12 @@ VERBS = (
     Verb("split", "hone.cli.split:split", "Split rows into train, val and test, by what they say."),
     Verb("style", "hone.cli.style:style", "Put a style before the system text of rows."),
     Verb("process", "hone.cli.process:process", "Make raw rows ready for training."),
+    Verb("documents", "hone.cli.documents:documents", "Cut documents into rows of plain text."),
     Verb("distill", "hone.cli.distill:distill", "Have a teacher answer prompts: rows to train on."),
     Verb("template", "hone.cli.template:app", "Show and check a chat template.", is_group=True),
     Verb("chat", "hone.cli.chat:chat", "Talk to a run or a model."),
+    Verb("evaluate", "hone.cli.evaluate:evaluate", "Measure a model's answers, its base beside."),
+    Verb("infer", "hone.cli.infer:infer", "Answer a file of prompts, or talk."),
     Verb("serve", "hone.cli.serve:serve", "Serve runs and models to OpenAI clients."),
     Verb(
         "service",
@@ -74,10 +78,25 @@ VERBS = (
         is_group=True,
     ),
     Verb("jobs", "hone.cli.jobs:app", "Jobs of a training service: create, watch.", is_group=True),
+    Verb("merge", "hone.cli.merge:merge", "Merge an adapter into its unquantised base."),
+    Verb(
+        "export",
+        "hone.cli.export:export",
+        "Write a model for other programs: GGUF, Ollama, the hub.",
+    ),
+    Verb("push", "hone.cli.push:push", "Publish a model on the hub, after asking."),
     Verb("runs", "hone.cli.runs:app", "List, show and compare runs.", is_group=True),
+    Verb(
+        "tensorboard",
+        "hone.cli.tensorboard:app",
+        "Start and stop TensorBoard over runs.",
+        is_group=True,
+    ),
     Verb("cache", "hone.cli.cache:app", "List and prune what can be made again.", is_group=True),
     Verb("doctor", "hone.cli.doctor:doctor", "Look at this machine: what helps, what hinders."),
-    Verb("config", "hone.cli.config:app", "Show the configuration in force.", is_group=True),
+    Verb(
+        "config", "hone.cli.config:app", "Show the configuration; convert others'.", is_group=True
+    ),
     Verb("schema", "hone.cli.config:schema", "Print the JSON Schema of the configuration."),
     Verb("skills", "hone.cli.skills:app", "Teach coding assistants to use Hone.", is_group=True),
     Verb("help", "hone.cli.topics:show", "Explain a topic: exit-codes, settings, environment."),

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hone.cli.answer_flags import Revision
+
 
 def serve(
     names: Annotated[
@@ -48,9 +50,7 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="A host name by which it may be called too."),
     ] = None,
-    revision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")
-    ] = None,
+    revision: Revision = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON when it answers.")
     ] = False,

@@ -23,6 +23,7 @@ Text settings take what you typed: 2024-01-01 and 001 stay text; quote "null" to
 _ENVIRONMENT = """\
 HONE_SECTION_KEY   any setting, e.g. HONE_TRAIN_BATCH_SIZE=32 (see `hone help settings`)
 HONE_CACHE         folder for prepared data (`hone cache` lists and prunes it)
+HONE_LLAMAFACTORY  Python that has LLaMA-Factory, for `hone train --engine llamafactory`
 HF_TOKEN           token for gated models and datasets; never written anywhere
 HONE_API_KEY       key that clients of `hone serve` must bring; never written anywhere
 OPENAI_API_KEY     key of a teacher (`hone distill`), also read from .env; never written anywhere

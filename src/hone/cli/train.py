@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hone.cli.curve import curve_text
-from hone.cli.inputs import resolve_words
+from hone.cli.inputs import resolve_words, sort_words
 from hone.cli.run_flags import (
     BatchSize,
     ConfigFile,
@@ -27,7 +29,7 @@ from hone.cli.run_flags import (
 )
 from hone.cli.screen import open_screen
 from hone.config.layers import Resolved
-from hone.errors import ConfigError
+from hone.errors import ConfigError, nearest
 from hone.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ def train(
     launcher: Launcher = None,
     deepspeed: DeepSpeed = None,
     config: ConfigFile = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="hone|llamafactory", help="Who trains: LLaMA-Factory where it is installed."
+        ),
+    ] = "hone",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, even if the run can be resumed.")
     ] = False,
@@ -70,6 +78,9 @@ def train(
     lists them all, and `hone help settings` says which source wins.
     """
     flags = flags_of(locals())
+    if engine != "hone":
+        _train_elsewhere(engine, words or [], config, flags)
+        return
     resolved = resolve_words(words or [], config=config, flags=flags)
     refuse_incomplete(resolved, words=words or [])
     command = ["hone", *context.obj]
@@ -85,6 +96,35 @@ def train(
         )
     if not as_json and not quiet:
         _say_result(trained)
+
+
+def _train_elsewhere(
+    engine: str, words: list[str], config: Path | None, flags: Mapping[str, str | None]
+) -> None:
+    """Have LLaMA-Factory train, from its own file as it is, or from ours in its language."""
+    if engine != "llamafactory":
+        raise ConfigError(
+            f"--engine: no engine {engine!r}", remedy=nearest(engine, ("hone", "llamafactory"))
+        )
+    from hone.backends import llamafactory
+
+    found = sort_words(words, config)
+    order = None
+    if found.config is not None:
+        order = llamafactory.order_of_theirs(found.config, found.overrides)
+        typed = [name for name, value in flags.items() if value is not None]
+        if order is not None and (typed or found.data is not None):
+            raise ConfigError(
+                f"{(typed or ['rows'])[0]} cannot be laid over LLaMA-Factory's own file",
+                where="command line",
+                remedy="write its own key: model_name_or_path=..., num_train_epochs=..., dataset=...",
+            )
+    if order is None:
+        resolved = resolve_words(words, config=config, flags=flags)
+        refuse_incomplete(resolved, words=words)
+        order = llamafactory.order_of_ours(resolved)
+    folder = llamafactory.train(order)
+    typer.echo(f"LLaMA-Factory's run lies in {folder}")
 
 
 def refuse_incomplete(resolved: Resolved, *, words: list[str], verb: str = "train") -> None:

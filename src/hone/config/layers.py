@@ -6,14 +6,16 @@ It knows where each value came from; it knows nothing of what a setting means.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
 from hone.config.complaints import Complaint, raise_complaints, translate
+from hone.config.dialects.choice import Dialect, read_foreign
+from hone.config.dialects.foreign import Translation
 from hone.config.fields import (
     ENVIRONMENT_PREFIX,
     Setting,
@@ -22,13 +24,14 @@ from hone.config.fields import (
     sections,
     settings,
 )
-from hone.config.files import read_config, read_yaml
+from hone.config.files import read_yaml
+from hone.config.include import read_with_includes
 from hone.config.sections import Config, QuantizationSection, TrainSection
 from hone.config.values import Node, fit, plain_scalar, takes_structure, wants_text
 from hone.errors import ConfigError
 
-NOT_SETTINGS = frozenset({"HONE_CACHE", "HONE_SHARED"})
-"""Names that begin like a setting's and are none: the cache of prepared data, the tests' material."""
+NOT_SETTINGS = frozenset({"HONE_CACHE", "HONE_LLAMAFACTORY", "HONE_SHARED"})
+"""Names that begin like a setting's and are none: the cache of prepared data, LLaMA-Factory's Python, the tests' material."""
 COMMAND_LINE = "command line"
 DEFAULT = "default"
 
@@ -51,6 +54,12 @@ class _Gathered:
     values: dict[str, object] = field(default_factory=dict[str, object])
     origins: dict[str, str] = field(default_factory=dict[str, str])
     complaints: list[Complaint] = field(default_factory=list[Complaint])
+
+    def put_foreign(self, made: Translation) -> None:
+        """Set what a file in another language comes to."""
+        self.values |= made.values
+        self.origins |= made.origins
+        self.complaints += made.complaints
 
     def put(self, name: str, node: Node, origin: str) -> None:
         """Set one value, an entry of one, or every value of a section."""
@@ -91,7 +100,8 @@ class _Gathered:
             self.complaints.append(Complaint(what, origin, f"set one of its keys, e.g. {example}"))
             return
         for key, child in node.entries.items():
-            said = origin if child.line is None else f"{origin.rpartition(':')[0]}:{child.line}"
+            file = child.file or origin.rpartition(":")[0]
+            said = origin if child.line is None else f"{file}:{child.line}"
             self.put(f"{name}.{key}" if name else key, child, said)
 
 
@@ -101,29 +111,63 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, str | None] | None = None,
+    dialect: Dialect | None = None,
+    devices: Callable[[], int] | None = None,
 ) -> Resolved:
     """The configuration that the sources give together, later ones over earlier ones.
 
     `overrides` are `train.learning_rate=1e-4`; `flags` map a dotted name to what was typed (None: not
-    typed). Raises ConfigError with everything that is wrong, each with where it was said.
+    typed). A file in another system's language is read as settings of ours: it is recognised, or `dialect` says
+    which. `devices` counts this machine's, for languages that count rows per device. Raises ConfigError with
+    everything that is wrong, each with where it was said.
     """
     gathered = _Gathered()
+    made: Translation | None = None
     if file is not None:
-        gathered.put("", read_config(file), f"{file}:1")
+        root = read_with_includes(file)
+        foreign = read_foreign(root, file, environment or {}, overrides, dialect)
+        if foreign is None:
+            gathered.put("", root, f"{file}:1")
+        else:
+            made, overrides = foreign
+            gathered.put_foreign(made)
     for name, value in sorted((environment or {}).items()):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
             _put_environment(gathered, name, value)
+    # As they are written on the command line of make: TRAIN_LEARNING_RATE=1e-4.
+    spoken = {name.replace(".", "_").upper(): name for name in settings()}
     for text in overrides:
         name, equals, value = text.partition("=")
         if equals and name.strip():
-            _put_words(gathered, name.strip(), value, COMMAND_LINE)
+            _put_words(gathered, spoken.get(name.strip(), name.strip()), value, COMMAND_LINE)
         else:
             remedy = "write section.key=value, e.g. train.epochs=1"
             gathered.complaints.append(Complaint(f"{text!r} is no setting", COMMAND_LINE, remedy))
     for name, value in (flags or {}).items():
         if value is not None:
             _put_words(gathered, name, value, COMMAND_LINE)
-    return _validated(gathered)
+    if made is None:
+        return _validated(gathered)
+    remarks = (*made.remarks, *_rows_of_all_devices(gathered, made, devices))
+    return replace(_validated(gathered), remarks=remarks)
+
+
+def _rows_of_all_devices(
+    gathered: _Gathered, made: Translation, devices: Callable[[], int] | None
+) -> Iterable[str]:
+    """Where a language counts rows per device, set the rows of a step on all of them, and say so."""
+    name = "train.batch_size"
+    rows = made.rows_per_device
+    if rows is None or gathered.origins.get(name) != made.origins.get(name):
+        return
+    asked = gathered.values.get("compute.nproc")
+    alone = gathered.values.get("compute.device") == "cpu" or devices is None
+    ranks = asked if isinstance(asked, int) else 1 if alone else max(1, devices() if devices else 1)
+    machines = gathered.values.get("compute.nnodes")
+    world = ranks * (machines if isinstance(machines, int) else 1)
+    gathered.values[name] = rows * world
+    if world > 1:
+        yield f"{name}: {rows * world} rows a step: {rows} for each of {world} devices"
 
 
 def resolve_values(values: Mapping[str, object], origins: Mapping[str, str]) -> Resolved:
@@ -318,6 +362,11 @@ def idle_settings(resolved: Resolved) -> list[str]:
             ("train.sample_prompts", "train.sample_tokens", "train.sample_temperature"),
             config.train.sample_steps is None,
             "train.sample_steps is unset",
+        ),
+        (
+            (f"data.{key}" for key in ("chunk_size", "overlap", "min_text_length", "block_size")),
+            True,
+            "it says how `hone documents` cuts",
         ),
         *_idle_tracking(config),
         (

@@ -30,6 +30,8 @@ class ModelSection(Section):
     """Base model: a folder, or a hub id such as `Qwen/Qwen3-0.6B`. A folder with only a tokenizer is enough for preview."""
     revision: str | None = None
     """Branch, tag or commit of a hub model. A token for gated models is read from `HF_TOKEN`."""
+    loader: Literal["transformers", "unsloth"] = "transformers"
+    """Who loads the weights. `unsloth` puts its own kernels into them, where it is installed with a GPU."""
     adapter: str | None = None
     """An existing LoRA adapter to train further: a folder, or a hub id. Its own settings are in force, not `tuning.lora`. Without `model.name` its own base is taken."""
     new_tokens: list[NewText] = Field(default_factory=list[str])
@@ -187,6 +189,8 @@ class SourceSection(Section):
     """Which subset (configuration) of a hub dataset."""
     revision: str | None = None
     """Branch, tag or commit of a hub dataset."""
+    max_rows: Count | None = None
+    """Most rows taken, from the beginning. Unset: as `data.max_rows` says."""
 
 
 class DataSection(Section):
@@ -215,11 +219,13 @@ class DataSection(Section):
     tags: dict[str, str] = Field(default_factory=dict)
     """Names in `sharegpt` turns: the keys of `role` (`from`) and `content` (`value`), and who is `user` (`human`), `assistant` (`gpt`), `system`, `tool` (`observation`) and `function` (`function_call`). LLaMA-Factory's names (`user_tag`) are understood."""
     template: str | None = None
-    """Chat template instead of the model's own: `chatml`, `qwen`, `qwen3`, `qwen3_nothink`, `llama2`, `llama3`, `alpaca`, `gemma`, `mistral`, `phi`, `plain`, or the path of a Jinja file."""
+    """Chat template instead of the model's own: `chatml`, `qwen`, `qwen3`, `qwen3_nothink`, `llama2`, `llama3`, `alpaca`, `gemma`, `human`, `mistral`, `phi`, `plain`, or the path of a Jinja file."""
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Extra variables for the chat template, e.g. `{enable_thinking: false}`."""
-    train_on: Literal["all", "last"] = "all"
-    """Which assistant turns are trained: `all`, or only the `last` of each row."""
+    train_on: Literal["all", "last", "everything"] = "all"
+    """Which assistant turns are trained: `all`, or only the `last` of each row. `everything` trains every token, what users, systems and tools say too."""
+    train_separators: bool = False
+    """Whether what the template writes after the end of a trained turn (the line end of ChatML) is trained too, as LLaMA-Factory does. No reply ever has it."""
     max_length: Annotated[int, Field(ge=2), BeforeValidator(whole_from_text)] | None = None
     """Longest row, in tokens. Unset: the model's own limit."""
     too_long: Literal["refuse", "drop", "oldest", "cut", "share"] = "refuse"
@@ -231,11 +237,29 @@ class DataSection(Section):
     ) = "auto"
     """Processes that prepare rows ahead of training. `auto`: one per core for files from 8 MiB on; 0 prepares all rows in the run's own process first."""
     shuffle: bool = True
-    """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file."""
+    """Whether each epoch has an order of its own, drawn from `train.seed`; false keeps the order of the file, and of several sources without weights one after the other."""
     validation_split: Share = 0.0
     """Share of the rows held out for the evaluation loss, 0 to 1. Chosen by content, so equal rows stay on one side."""
     validation_path: str | None = None
     """Held-out rows, instead of a share: named as `path` is; of a folder or hub dataset its split `validation` is taken."""
+    chunk_size: Annotated[int, Field(ge=100), BeforeValidator(whole_from_text)] = 4000
+    """Longest piece that `hone documents` cuts of a document, in characters."""
+    overlap: Annotated[int, Field(ge=0), BeforeValidator(whole_from_text)] = 0
+    """How much of a piece's end stands at the beginning of the next, in characters, at most half of `chunk_size`."""
+    min_text_length: Annotated[int, Field(ge=1), BeforeValidator(whole_from_text)] = 200
+    """Shorter pieces are left out by `hone documents`, in characters."""
+    block_size: Annotated[int, Field(ge=16), BeforeValidator(whole_from_text)] | None = None
+    """Tokens of a row that `hone documents` writes: pieces one after the other, each with its end, cut every so many tokens. Unset: a piece is a row, which costs nothing, since Packs hold no padding."""
+
+    @model_validator(mode="after")
+    def _pieces_that_can_be(self) -> Self:
+        if self.overlap * 2 > self.chunk_size:
+            raise ValueError("overlap is at most half of chunk_size; lower it, or raise chunk_size")
+        if self.min_text_length > self.chunk_size:
+            raise ValueError(
+                "min_text_length is at most chunk_size: no piece would be long enough; lower it, or raise chunk_size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_validation(self) -> Self:
@@ -312,6 +336,8 @@ class TrainSection(Section):
     """Steps between evaluations on the held-out rows. Unset: at each checkpoint. Needs held-out rows."""
     save_total_limit: Count = 3
     """Checkpoints kept; the best by held-out loss is always among them."""
+    best_at_end: bool = False
+    """Whether the artifact holds the weights of the best checkpoint by held-out loss, instead of the last step's. Needs held-out rows."""
     early_stop: Count | None = None
     """Stop after this many evaluations without a better held-out loss. Unset: never. Needs held-out rows."""
     sample_steps: Count | None = None
@@ -404,8 +430,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _held_out_rows_where_needed(self) -> Self:
         held_out = self.data.validation_path or self.data.validation_split
-        for key in ("eval_steps", "early_stop"):
-            if getattr(self.train, key) is not None and not held_out:
+        for key in ("eval_steps", "early_stop", "best_at_end"):
+            if getattr(self.train, key) not in (None, False) and not held_out:
                 raise ValueError(
                     f"train.{key} needs held-out rows: set data.validation_split (e.g. 0.05) "
                     "or data.validation_path"

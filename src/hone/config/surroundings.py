@@ -23,4 +23,6 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if not is_secret(name)}
     package = str(Path(hone.__file__).resolve().parents[1])
     said = environment.get("PYTHONPATH")
+    # As of the command itself (`hone.cli.main`): threads that wait for each other sleep instead of spinning.
+    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return {**kept, "PYTHONPATH": f"{package}:{said}" if said else package}

@@ -32,7 +32,8 @@ _MOST_DIGITS = (
 class Node:
     """One typed value: a mapping (`entries`), a list (`items`), or else a `scalar`.
 
-    `plain` is the text of an unquoted scalar, None for a quoted one; `line` is 1-based, None off a file.
+    `plain` is the text of an unquoted scalar, None for a quoted one; `line` is 1-based, None off a file; `file`
+    names another file than the one that was asked for, which includes it.
     """
 
     scalar: object = None
@@ -40,6 +41,7 @@ class Node:
     line: int | None = None
     entries: Mapping[str, Node] | None = None
     items: Sequence[Node] | None = None
+    file: str | None = None
 
     @property
     def is_null(self) -> bool:

@@ -50,6 +50,11 @@ def _lines(
             yield f"{indent}{key}: {_leaf(plain[key])}", ", ".join(said)
 
 
+def flat_yaml(values: Mapping[str, object]) -> str:
+    """Plain values by key as YAML, a line each, that readers of YAML 1.1 and 1.2 take alike."""
+    return "".join(f"{key}: {_leaf(value)}\n" for key, value in values.items())
+
+
 def _leaf(value: object) -> str:
     if isinstance(value, str):
         is_word = _WORD.fullmatch(value) and plain_scalar(value).scalar == value

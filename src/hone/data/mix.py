@@ -23,11 +23,11 @@ def rows_per_epoch(row_counts: tuple[int, ...], weights: tuple[float, ...] | Non
     """[sources] how many rows each source gives to an epoch; their sum is the sum of the counts.
 
     Weights are proportions, rounded by largest remainder (the first of two equal remainders wins).
-    Without weights every row is given once. A source whose weight is too small for one row gives 0 in
-    every epoch: the caller refuses or says it. Raises ValueError for counts below 1, weights that are
-    not above 0, or unequal lengths.
+    Without weights every row is given once, and a source may have none, as where none of its rows is held out.
+    A source whose weight is too small for one row gives 0 in every epoch: the caller refuses or says it.
+    Raises ValueError for no rows at all, for weights on a source without rows or not above 0, or unequal lengths.
     """
-    if not row_counts or min(row_counts) < 1:
+    if not sum(row_counts) or min(row_counts) < (0 if weights is None else 1):
         raise ValueError("every source needs at least one row")
     if weights is None:
         return np.asarray(row_counts, dtype=np.int64)
@@ -57,11 +57,12 @@ def mixed_order(
     Each source is an endless stream: one permutation of its rows after the other (file order, again and
     again, without `shuffle`). With n rows an epoch, epoch e takes the places [e * n, (e + 1) * n) of it,
     so after any number of epochs two rows of a source have been used equally often, or once more.
-    Shuffled, the epoch's rows are permuted together, and without weights this is `epoch_order` of one
-    file that holds all rows. Unshuffled, each source keeps its order and they interleave evenly.
+    Shuffled, the epoch's rows are permuted together. Unshuffled, each source keeps its order and they
+    interleave evenly. Without weights both are `epoch_order` of one file that holds all rows, one source after
+    the other.
     """
-    if shuffle and weights is None:
-        return epoch_order(sum(row_counts), seed, epoch, True)
+    if weights is None:
+        return epoch_order(sum(row_counts), seed, epoch, shuffle)
     given = rows_per_epoch(row_counts, weights)
     first = np.concatenate(([0], np.cumsum(row_counts)[:-1])).astype(np.int64)
     drawn = [
@@ -111,10 +112,10 @@ def _seed_of(seed: int, source: int) -> int:
 
 def _stream(count: int, seed: int, start: int, stop: int, shuffle: bool) -> Int64:
     """Places [start, stop) of a source's endless stream of its rows 0 .. count - 1."""
-    if not shuffle:
-        return np.arange(start, stop, dtype=np.int64) % count
     if start == stop:
         return np.zeros(0, dtype=np.int64)
+    if not shuffle:
+        return np.arange(start, stop, dtype=np.int64) % count
     passes = np.arange(start // count, (stop - 1) // count + 1, dtype=np.uint64)
     rows = np.arange(count, dtype=np.uint64)
     with np.errstate(over="ignore"):  # row p is `epoch_order(count, seed, p, True)`, many at once

@@ -32,6 +32,7 @@ NAMED: Final[dict[str, NamedTemplate]] = {
     "alpaca": NamedTemplate(),
     "chatml": NamedTemplate("<|im_end|>", _CHATML),
     "gemma": NamedTemplate("<end_of_turn>", ("<start_of_turn>", "<end_of_turn>"), "<bos>"),
+    "human": NamedTemplate(),
     "llama2": NamedTemplate(begin="<s>"),
     "llama3": NamedTemplate(
         "<|eot_id|>",

@@ -107,9 +107,13 @@ class Outbox:
 
     def put_json(self, path: Path, value: Any) -> None:
         """A new file that holds one JSON value."""
+        self.put_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+    def put_text(self, path: Path, text: str) -> None:
+        """A new file that holds this text, in UTF-8."""
         stream = self._open(path)
         with disk_errors(path), stream:
-            stream.write(json.dumps(value, ensure_ascii=False, indent=1).encode() + b"\n")
+            stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
 

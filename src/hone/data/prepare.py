@@ -285,6 +285,8 @@ class _Source:
         )
         if section.input_heading is not None:
             settings["input_heading"] = section.input_heading
+        if section.train_separators:
+            settings["train_separators"] = True
         parts = [
             _ROAD_VERSION,
             content,

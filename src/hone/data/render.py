@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
+
+import numpy as np
 
 from hone.data.assemble import Assembler, Group
 from hone.data.control import find_control_tokens, guarded, strings_in, unused_characters
@@ -12,6 +14,7 @@ from hone.data.conversation import Content, Conversation, Document, TokenRow, sp
 from hone.data.encoder import FastEncoder
 from hone.data.ending import find_ending
 from hone.data.example import Example
+from hone.data.learned import Learned
 from hone.data.mould import Mould, Moulds, Said, Structure, Wanted
 from hone.data.pieces import Pieces
 from hone.data.ready import document_examples, token_example
@@ -20,6 +23,7 @@ from hone.data.tokenizer import TextTokenizer
 from hone.data.trace import Source
 from hone.data.turns import Turn, TurnFinder
 from hone.data.wants import Wants
+from hone.pack import Int32
 
 _CHECKED_ROWS: Final = 3
 Objects = Sequence[Mapping[str, Any]]
@@ -64,12 +68,14 @@ class Renderer:
         self,
         tokenizer: TextTokenizer,
         template: ChatTemplate,
-        train_on: Literal["all", "last"] = "all",
+        train_on: Literal["all", "last", "everything"] = "all",
         encoder: FastEncoder | None = None,
         *,
         careful: bool = False,
+        separators: bool = False,
     ) -> None:
-        """`encoder` is used where it is given. `careful`: every row by itself, without moulds: for comparison."""
+        """`encoder` is used where it is given. `careful`: every row by itself, without moulds: for comparison.
+        `separators`: what follows the end of a trained turn is trained too."""
         self.tokenizer = tokenizer
         self.template = template
         self.train_on = train_on
@@ -83,6 +89,9 @@ class Renderer:
             template, self._pieces.control_spans, bos=tokenizer.bos_token, eos=tokenizer.eos_token
         )
         self._moulds = Moulds(template, self._pieces, tokenizer, self._ending)
+        self._learned = Learned(
+            self._separator() if separators else np.zeros(0, np.int32), train_on == "everything"
+        )
 
     def render(self, content: Content) -> list[Example]:
         """Its Examples; none when nothing of it is trained. Raises TemplateError when the template refuses it."""
@@ -98,7 +107,7 @@ class Renderer:
         """
         drafts = [self._draft(one) for one in contents if isinstance(one, Conversation)]
         self._pieces.fetch(piece for draft in drafts for piece in self._wanted(draft))
-        finished = [self._finish(draft) for draft in drafts]
+        finished = [self._as_learned(self._finish(draft)) for draft in drafts]
         if len(finished) == len(contents):
             return finished
         told = iter(finished)
@@ -121,6 +130,16 @@ class Renderer:
         safe, safe_tools, mark, _ = self._guarded(told, tools)
         text = self.template.render(safe, safe_tools, True)
         return [int(i) for ids in self._pieces.ids_of(self._pieces.split(text), mark) for i in ids]
+
+    def _separator(self) -> Int32:
+        """[S] the tokens that stand after the end of a plain reply."""
+        ending = self._ending
+        text = ending.last[ending.end :] if ending is not None and ending.closes else ""
+        parts = self._pieces.ids_of(self._pieces.split(text, after=True), "") if text else []
+        return np.concatenate([np.zeros(0, np.int32), *parts])
+
+    def _as_learned(self, rendered: Rendered) -> Rendered:
+        return replace(rendered, examples=self._learned.of(rendered.examples))
 
     def _documents(self, documents: Sequence[Document]) -> list[Rendered]:
         made = document_examples(documents, self.tokenizer, self._pieces, self.control)

@@ -186,4 +186,11 @@ class Workshop:
         encoder = None
         if self.order.stamp[0] >= FAST_ENCODER_BYTES:
             encoder = tokenizer.fast_encoder(proofs)
-        return Renderer(tokenizer, template, self._section.train_on, encoder)
+        section = self._section
+        return Renderer(
+            tokenizer,
+            template,
+            section.train_on,
+            encoder,
+            separators=section.train_separators,
+        )

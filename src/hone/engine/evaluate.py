@@ -18,8 +18,8 @@ from hone.engine.memory import free_caches
 from hone.engine.module import LossModule
 from hone.engine.numbers import read_numbers
 from hone.engine.parts import Part, RowLosses, parts_of
+from hone.engine.ranks import Ranks
 from hone.engine.stop import ShouldStop, agreed
-from hone.engine.strategy import Strategy
 from hone.pack import Pack, Step
 
 
@@ -30,6 +30,46 @@ class HeldOut(Source, Protocol):
     def steps_per_epoch(self) -> int:
         """Steps in one pass."""
         ...
+
+
+class Passes(Protocol):
+    """How ranks run the Packs of a step forward; each `hone.engine.strategy.Strategy` does."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """As `Strategy.ranks`."""
+        ...
+
+    @property
+    def redoes(self) -> bool:
+        """As `Strategy.redoes`."""
+        ...
+
+    def passes(self, hands: Sequence[Sequence[Pack]]) -> Sequence[Pack]:
+        """As `Strategy.passes`."""
+        ...
+
+    def forward(self, pack: Pack, scale: float) -> Tensor:
+        """As `Strategy.forward`."""
+        ...
+
+
+class Alone:
+    """One process, and a module in which nothing needs to train."""
+
+    redoes = True
+
+    def __init__(self, module: LossModule) -> None:
+        self._module = module
+        self.ranks = Ranks()
+
+    def passes(self, hands: Sequence[Sequence[Pack]]) -> Sequence[Pack]:
+        """All of them."""
+        return hands[0]
+
+    def forward(self, pack: Pack, scale: float) -> Tensor:
+        """As the module gives it."""
+        return self._module(pack, scale)
 
 
 @dataclass(frozen=True)
@@ -45,22 +85,25 @@ class Evaluation:
     trained_tokens: int
     sources: dict[str, Part] = field(default_factory=dict[str, Part])
     """The part of each source, where there are several."""
+    rows_of_steps: tuple[RowLosses, ...] = ()
+    """The loss of each row, step by step, where that was asked for."""
 
 
 def evaluate(
     module: LossModule,
     held_out: HeldOut,
-    strategy: Strategy,
+    strategy: Passes,
     *,
     speeds: Speeds,
     micro_batch_tokens: int,
     lower: Callable[[HeldOut, Step, int], int],
     should_stop: ShouldStop,
+    by_row: bool = False,
 ) -> Evaluation | None:
     """The held-out loss with noise off; None where a stop was asked for on the way.
 
     Each rank takes its share of the Packs. Where memory runs out, `lower(held_out, step, budget)` gives a
-    smaller budget, or raises.
+    smaller budget, or raises. With `by_row` the loss of each row is told as well.
     """
     ranks = strategy.ranks
     terms: list[Tensor] = []
@@ -84,7 +127,7 @@ def evaluate(
                 budget = lower(held_out, step, budget)
             assert found is not None
             terms += found.terms
-            if step.sources:
+            if step.sources or by_row:
                 row_terms += found.rows
                 counts.append(sum(rows.numel() for rows in found.rows))
                 steps.append(step)
@@ -99,8 +142,14 @@ def evaluate(
         raise ValueError("the held-out rows predict nothing")
     numbers = read_numbers([*terms, *row_terms])
     loss = math.fsum(ranks.each(math.fsum(numbers[: len(terms)]))[0]) / weight
-    sources = _parts(steps, counts, numbers[len(terms) :], strategy, speeds)
-    return Evaluation(loss=loss, rows=rows, trained_tokens=trained, sources=sources)
+    of_steps = _row_losses(steps, counts, numbers[len(terms) :], strategy, speeds)
+    return Evaluation(
+        loss=loss,
+        rows=rows,
+        trained_tokens=trained,
+        sources=parts_of(of_steps),
+        rows_of_steps=tuple(of_steps) if by_row else (),
+    )
 
 
 @dataclass
@@ -111,9 +160,7 @@ class _Found:
     rows: list[Tensor]
 
 
-def _terms(
-    module: LossModule, strategy: Strategy, packs: Sequence[Pack], what: str
-) -> _Found | None:
+def _terms(module: LossModule, strategy: Passes, packs: Sequence[Pack], what: str) -> _Found | None:
     """None where memory ran out."""
     found = _Found([], [])
     try:
@@ -130,16 +177,16 @@ def _terms(
     return None
 
 
-def _parts(
+def _row_losses(
     steps: Sequence[Step],
     counts: Sequence[int],
     numbers: Sequence[float],
-    strategy: Strategy,
+    strategy: Passes,
     speeds: Speeds,
-) -> dict[str, Part]:
-    """The part of each source in steps, so many of whose row terms this rank has read one after the other."""
+) -> list[RowLosses]:
+    """The loss of each row in steps, so many of whose row terms this rank has read one after the other."""
     if not steps:
-        return {}
+        return []
     mine: list[list[float]] = []
     for count in counts:
         mine.append(list(numbers[:count]))
@@ -149,4 +196,4 @@ def _parts(
         of_step = RowLosses.of_hands(step, deal(step.packs, strategy.ranks.world, speeds), told)
         if of_step is not None:
             rows.append(of_step)
-    return parts_of(rows)
+    return rows

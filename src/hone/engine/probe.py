@@ -44,7 +44,7 @@ class Probed:
 def probe(loss: PackLoss, *, attention: str, alone: str, dtype: torch.dtype) -> Probed:
     """Compare `loss` on one shared Pack of two rows with the model's own logits, row by row.
 
-    `attention` and `alone` are attention implementations: ours, and the family's own.
+    Of a model in which nothing is trained only the losses are compared. `attention` and `alone` are attention implementations: ours, and the family's own.
     """
     model = loss.model
     vocab, times = loss.head.vocab_size, _times(loss)
@@ -136,6 +136,8 @@ def _alone(model: PreTrainedModel, trunk: list[int], tail: list[int]) -> Tensor:
 
 
 def _with_gradient(loss: PackLoss, value: Tensor) -> Reading:
+    if not value.requires_grad:
+        return float(value), torch.zeros(1)
     loss.model.zero_grad(set_to_none=True)
     value.backward()
     parts = [_some_of(p) for p in loss.model.parameters() if p.requires_grad]

@@ -46,8 +46,9 @@ class LocalCompleter:
         self.renderer = renderer
         self.stop_ids = tuple(stop_ids)
         self.limit = limit
+        self.batches = batches
+        """Whether several of its rows may stand in one batch."""
         self._adapter = adapter
-        self._batches = batches
         # The model's own file may name a temperature or a penalty; only what `Sampling` says is in force.
         _plain(model).generation_config = GenerationConfig()
         model.eval()
@@ -62,7 +63,7 @@ class LocalCompleter:
             stop_ids=self.stop_ids,
             limit=self.limit,
             adapter=False,
-            batches=self._batches,
+            batches=self.batches,
         )
 
     def reply(
@@ -107,7 +108,7 @@ class LocalCompleter:
         batch: list[int] = []
         widest = 0
         for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-            full = (len(batch) + 1) * (widest + max_tokens) > _BATCH_TOKENS or not self._batches
+            full = (len(batch) + 1) * (widest + max_tokens) > _BATCH_TOKENS or not self.batches
             if batch and full:
                 yield batch
                 batch = []
@@ -130,7 +131,7 @@ class LocalCompleter:
         device = _plain(self.model).device
         config = self._config(sampling, room=self._room(widest, sampling))
         generate = cast("Callable[..., Tensor]", self.model.generate)
-        with torch.inference_mode(), quiet(), self._weights_asked_for(), _drawn_by(sampling):
+        with torch.inference_mode(), quiet(), self.weights(), _drawn_by(sampling):
             whole = generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
@@ -141,8 +142,8 @@ class LocalCompleter:
         return [self._up_to_stop(row) for row in rows]
 
     @contextlib.contextmanager
-    def _weights_asked_for(self) -> Generator[None]:
-        """With or without the adapter."""
+    def weights(self) -> Generator[None]:
+        """For as long as it lasts the model is the one that answers here: with its adapter, or without."""
         if isinstance(self.model, PeftModel) and not self._adapter:
             with self.model.disable_adapter():
                 yield

@@ -23,10 +23,11 @@ from hone.data.tokenizer import TextTokenizer
 from hone.data.tokenizer_files import write_tokenizer
 from hone.models import facts
 from hone.models.adapters import plain_state, state_of
-from hone.models.load import quiet
+from hone.models.load import quiet, stored_dtype
 from hone.models.source import read_config
 from hone.models.tuning import Tuned
 
+_SHARD = "4GB"  # a file's tensors are copied once more while it is written
 _LAST = ("adapter_config.json", "config.json")  # what makes a loader believe in the folder
 
 
@@ -49,12 +50,13 @@ def write_artifact(
     template: str,
     stop_ids: Sequence[int],
     card: str,
+    dtype: torch.dtype | None = None,
 ) -> list[str]:
     """Write all files of the artifact into `folder`; returns their names.
 
     `base` is the model's folder and `base_name` what the user called it, `weights` is what `artifact_tensors`
     names, whole, `tokenizer` and `template` (of the chat) what was trained with, `stop_ids` the tokens that end
-    a turn.
+    a turn. A whole model is kept in `dtype`; unset: in the base's own.
     """
     beside = folder / ".writing-artifact"
     shutil.rmtree(beside, ignore_errors=True)
@@ -63,7 +65,7 @@ def write_artifact(
         if tuned.adapted is not None:
             _write_adapter(beside, tuned, weights, base_name)
         else:
-            _write_full(beside, model, weights, base, stop_ids)
+            _write_full(beside, model, weights, base, stop_ids, dtype or stored_dtype(base))
         write_tokenizer(tokenizer, beside, template=template)
         (beside / "README.md").write_text(card, encoding="utf-8")
         mode = (beside / "README.md").stat().st_mode
@@ -104,13 +106,13 @@ def _write_full(
     weights: Mapping[str, Tensor],
     base: Path,
     stop_ids: Sequence[int],
+    dtype: torch.dtype,
 ) -> None:
-    """Weights in the base's own precision; config as the base has it, its dropouts included."""
+    """Weights in `dtype`; config as the base has it, its dropouts included."""
     raw = read_config(base)
-    dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
     state = {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
     with quiet():
-        model.save_pretrained(folder, state_dict=state)
+        model.save_pretrained(folder, state_dict=state, max_shard_size=_SHARD)
     config = json.loads((folder / "config.json").read_bytes())
     config.update({key: raw[key] for key in facts.dropouts(raw) if key in raw})
     config["dtype"] = str(dtype).removeprefix("torch.")

@@ -36,6 +36,7 @@ from hone.models.quantization import (
 )
 from hone.models.source import read_config
 from hone.models.tuning import Start, Tuned, narrow, trains_base, tune
+from hone.models.unsloth import load_with_unsloth
 from hone.runs.events import Say
 
 _TRIAL_LAYERS = 2
@@ -184,7 +185,10 @@ def build(
     if config.tuning.method == "freeze" and stored_dtype(folder) != held:
         held = torch.float32  # the whole model is saved: what stays must stay as it was
     dtype = _loaded_in(folder, config, held, start)
-    loaded = load_model(folder, dtype=dtype, quantization=quantization, device=device)
+    if config.model.loader == "unsloth":
+        loaded = load_with_unsloth(folder, dtype=dtype, quantization=quantization, longest=longest)
+    else:
+        loaded = load_model(folder, dtype=dtype, quantization=quantization, device=device)
     for message in loaded.notices:
         say("notice", code="model", message=message)
     model = loaded.model
@@ -199,6 +203,32 @@ def build(
     del originals
     for message in built.tuned.notices:
         say("notice", code="tuning", message=message)
+    return _settled(built, own, reason, precision, say)
+
+
+def build_to_evaluate(
+    model: PreTrainedModel, folder: Path, *, precision: Precision, longest: int, say: Say
+) -> Built:
+    """The engine's unit over a model that answers (`folder` holds its base), by the same rule and probe; nothing trains.
+
+    The model is left with our attention, and without weights that take a gradient.
+    """
+    own = str(getattr(model.config, "_attn_implementation", None) or "eager")
+    model.requires_grad_(False)
+    reason = facts.why_rows_run_alone(read_config(folder), longest=longest)
+    if reason is None and not takes_packs(model):
+        reason = "its family does not ask the attention interface"
+    attention.register()
+    if reason is None:
+        model.set_attn_implementation(gpu_attention.name_for(model.device))
+    autocast = torch.bfloat16 if precision == "bf16" else None
+    loss = PackLoss(model, shared=reason is None, autocast=autocast)
+    return _settled(Built(loss, model, Tuned(None), None), own, reason, precision, say)
+
+
+def _settled(built: Built, own: str, reason: str | None, precision: Precision, say: Say) -> Built:
+    """`built` with rows shared where the probe allows it (`reason`: why a rule does not), and a head that is the model's."""
+    model = built.model
     if reason is None:
         reason = _probe(built, own, precision)
         if reason is not None and same_bits_cannot_be_had(reason):

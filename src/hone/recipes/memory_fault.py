@@ -13,6 +13,7 @@ _REMEDIES = {
     "machine",
     "saving": "free memory on this machine; what was trained is in the last checkpoint, and the same command goes on "
     "from there",
+    "merging": "free memory on this machine, or merge on a larger one; nothing was left",
 }
 _ELSE = "free memory on this machine; the same command goes on from the last checkpoint"
 

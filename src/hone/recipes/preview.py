@@ -182,7 +182,7 @@ def preview(config: Config, *, rows: int = 3, skip: int = 0) -> Preview:
     first = next(source)
     tokenizer = load_tokenizer(config.model, folder)
     used = load_template(tokenizer, choice=section.template, variables=section.template_kwargs)
-    renderer = Renderer(tokenizer, used, section.train_on)
+    renderer = Renderer(tokenizer, used, section.train_on, separators=section.train_separators)
     road = Road(section, renderer, max_length=max_length, file=file.name)
     every = chain([first], source)
     road.pass_over(islice(every, skip))

@@ -39,6 +39,7 @@ def _source(section: DataSection, source: SourceSection, say: Say) -> Rows:
         "split": source.split,
         "subset": source.subset,
         "revision": source.revision,
+        "max_rows": source.max_rows or section.max_rows,
     }
     of_source = section.model_copy(update=own)
     file = found_rows(of_source, source.path, say)

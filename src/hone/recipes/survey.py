@@ -119,7 +119,10 @@ class _Tokens:
         )
         is_large = file.path.stat().st_size >= FAST_BYTES
         encoder = tokenizer.fast_encoder(cache_folder() / "encoders") if is_large else None
-        renderer = Renderer(tokenizer, template, config.data.train_on, encoder)
+        data = config.data
+        renderer = Renderer(
+            tokenizer, template, data.train_on, encoder, separators=data.train_separators
+        )
         notices = [text for _, text in template_notices(tokenizer, template)]
         return cls(renderer, limit, notices)
 

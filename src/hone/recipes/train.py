@@ -34,6 +34,7 @@ from hone.errors import HoneError, Stopped
 from hone.models import facts
 from hone.models.source import read_config
 from hone.models.tuning import Start
+from hone.models.unsloth import require_unsloth
 from hone.recipes import result
 from hone.recipes.agreement import same_beginning, same_sharing
 from hone.recipes.artifact import artifact_tensors
@@ -108,6 +109,8 @@ def train(
     check_installed(config.output.trackers)
     began = time.monotonic()
     require_package(config.train.optimizer)
+    if config.model.loader == "unsloth":
+        require_unsloth()
     settle_memory(recomputes=config.compute.gradient_checkpointing not in ("auto", False, 0))
     ranks = ranks or Ranks()
     refuse_in_parts(config, asked_strategy(config.compute, ranks.world))
@@ -469,12 +472,13 @@ class _Run:
     ) -> Trained:
         self.say("phase", name="saving")
         self.ranks.work("saving the model")
-        if outcome.stopped_early:
+        if outcome.stopped_early or self.config.train.best_at_end:
             best = None if store is None else store.best()
             told = self.ranks.tell(best and [str(best.path), best.step])
             if told is not None:
                 strategy.read_weights(Path(told[0]))
-                message = f"stopped early: the artifact holds the weights of step {told[1]}"
+                why = "stopped early" if outcome.stopped_early else "train.best_at_end"
+                message = f"{why}: the artifact holds the weights of step {told[1]}"
                 self.say("notice", code="early-stop", message=message)
         elif outcome.stop_reason is not None:
             message = f"training ended after step {outcome.steps}: {outcome.stop_reason}"

@@ -139,6 +139,7 @@ def environment(temporary: Path, more: Mapping[str, str]) -> dict[str, str]:
         "HF_HUB_CACHE": hub,
         "HF_HUB_OFFLINE": "1",
         "HOME": str(temporary),
+        "OMP_WAIT_POLICY": "PASSIVE",  # its threads sleep where another job has the core, instead of spinning
         "HONE_CACHE": str(_own_cache(temporary)),
         "PYTHONPATH": package,
         "PYTHONUNBUFFERED": "1",

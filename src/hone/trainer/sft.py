@@ -116,7 +116,7 @@ class SFTTrainer:
         if not done.is_file() or done.stat().st_mtime_ns < adapter.stat().st_mtime_ns:
             from hone.recipes.merge import merge
 
-            merge(str(folder), merged)
+            merge(str(folder), merged, replace=True)
         if not self._quiet:
             lines.write(f"merged model: {merged}")
         return merged

@@ -34,7 +34,8 @@ from hone.config.write import to_yaml
 from hone.errors import ConfigError, DiskError, UnknownSetting, nearest
 
 TEMPLATES: Final = (
-    "alpaca", "chatml", "gemma", "llama2", "llama3", "mistral", "phi", "plain", "qwen", "qwen3", "qwen3_nothink",
+    "alpaca", "chatml", "gemma", "human", "llama2", "llama3", "mistral", "phi", "plain", "qwen", "qwen3",
+    "qwen3_nothink",
 )  # fmt: skip
 """Chat templates by name, as `data.template` knows them."""
 

@@ -83,10 +83,10 @@ _ALL: Final = (
     Shape(
         "tokens",
         ("input_ids",),
-        ("labels", "weight", "loss_mask", "attention_mask"),
+        ("labels", "weight", "loss_mask", "attention_mask", "source"),
         tokens_row,
     ),
-    Shape("text", ("text",), (), text_row, stands_alone),
+    Shape("text", ("text",), ("source", "place"), text_row, stands_alone),
     Shape("completion", ("completion",), (), completion_row, stands_alone),
 )
 
