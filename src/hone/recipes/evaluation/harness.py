@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from hone.errors import ConfigError, DataError, EnvironmentFault, nearest
 from hone.infer.place import Place
 
@@ -64,6 +66,7 @@ def run_tasks(
         found: Any = lm_eval.simple_evaluate(
             model="hf",
             model_args=arguments,
+            device="cuda:0" if torch.cuda.is_available() else "cpu",  # its own default needs a GPU
             tasks=list(tasks),
             limit=limit,
             task_manager=manager,
