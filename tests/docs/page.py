@@ -12,24 +12,22 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 GENERATED = DOCS / "reference"
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<remark>.+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<remark>.+?) -->\n)?"
+    r"^```(?P<language>\w+)(?: title=\"(?P<file>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
-_REMARKS = re.compile(r"not run: .+|slow|file: \S+|exits with \d+")
+_REMARKS = re.compile(r"not run: .+|slow|exits with \d+")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fence: its language, its text, its line, and the remark above it (empty where there is none)."""
+    """A fence: its language, its text, its line, the remark above it, and the file that it is (or nothing)."""
 
     language: str
     text: str
     line: int
     remark: str
-
-    @property
-    def file(self) -> str:
-        """The file that the page asks its reader to write, or nothing."""
-        return self.remark.removeprefix("file: ") if self.remark.startswith("file: ") else ""
+    file: str = ""
 
     @property
     def is_run(self) -> bool:
@@ -54,7 +52,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page. Raises ValueError for a remark that means nothing."""
+    """The blocks of a page. Raises ValueError for a remark or a fence that means nothing."""
     text = page.read_text(encoding="utf-8")
     found: list[Block] = []
     for match in _BLOCK.finditer(text):
@@ -62,7 +60,9 @@ def blocks(page: Path) -> list[Block]:
         if remark and not _REMARKS.fullmatch(remark):
             raise ValueError(f"{page.name}: no such remark: {remark}")
         line = text.count("\n", 0, match.start("text"))
-        found.append(Block(match["language"], match["text"], line, remark))
+        found.append(Block(match["language"], match["text"], line, remark, match["file"] or ""))
+    if len(re.findall(r"^```", text, re.M)) != 2 * len(found):
+        raise ValueError(f"{page.name}: a fence that no test sees")
     return found
 
 
