@@ -225,7 +225,7 @@ def test_a_job_that_someone_cancels_is_a_failure(service: FakeService) -> None:
     service.state.holds.clear()
 
     def end() -> None:
-        while not service.state.jobs:
+        while [job["status"] for job in service.state.jobs.values()] != ["running"]:
             time.sleep(0.01)
         for job in service.state.jobs.values():
             job["status"] = "cancelled"
