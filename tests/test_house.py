@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -165,7 +166,10 @@ def commands(text: str) -> Iterator[list[str]]:
         r"^```(?:sh|console|bash)?\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL
     ):
         for line in block.splitlines():
-            words = line.removeprefix("$ ").partition("#")[0].split()
+            try:
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+            except ValueError:  # a quotation that goes on in the next line
+                words = line.removeprefix("$ ").partition("#")[0].split()
             if words:
                 yield words
 
