@@ -171,3 +171,17 @@ def test_what_cannot_be_honoured_is_refused(tmp_path: Path, line: str, words: st
 def test_a_file_of_ours_with_a_typing_error_stays_ours(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown setting 'tuning\.mode'"):
         read(tmp_path, "tuning: {mode: lora}\ncompute: {threads: 1}\n")
+
+
+def test_without_a_file_of_held_out_rows_none_are_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/processed").mkdir(parents=True)
+    (tmp_path / "data/processed/train.jsonl").write_text("{}\n")
+    (tmp_path / "c.yaml").write_text("tuning:\n  mode: lora\n  backend: bnb\n")
+    found = resolve(file=tmp_path / "c.yaml")
+    assert found.config.data.validation_path is None
+    assert any("no rows are held out" in one for one in found.remarks)
+    (tmp_path / "data/processed/val.jsonl").write_text("{}\n")
+    assert resolve(file=tmp_path / "c.yaml").config.data.validation_path is not None

@@ -210,6 +210,9 @@ def _read_rows(theirs: Foreign) -> bool:
         )
     named = theirs.said("data.val_path")
     holds = named or (task == "sft" and not isinstance(sources, list))
+    if holds and not named and Path(train).is_file() and not Path(held_out).is_file():
+        theirs.remark(f"{held_out} is not there, so no rows are held out")
+        holds = False
     if holds:
         theirs.put("data.validation_path", held_out, "data.val_path")
     template = theirs.text("data.template_path")
