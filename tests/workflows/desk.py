@@ -60,7 +60,7 @@ def typed(
     """Type a command in a folder, with `hone` and `python` on the PATH as they are where Hone is installed."""
     programs = Path(sys.executable).parent
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("HONE_")},
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",

@@ -5,16 +5,16 @@ llguidance does the work.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
 from hone.data.tokenizer import TextTokenizer
-from hone.errors import ConfigError
+from hone.errors import ConfigError, EnvironmentFault
 
 ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
 # Free space between parts would let a model that is unsure write line breaks without end.
@@ -37,6 +37,7 @@ def call_schema(functions: Mapping[str, Mapping[str, Any]], argument_key: str) -
 
 def check_schema(schema: Mapping[str, Any]) -> str:
     """The grammar of `schema`. Raises ConfigError for a schema that cannot be held."""
+    llguidance = _library()
     try:
         grammar = llguidance.LLMatcher.grammar_from_json_schema(
             json.dumps(schema), overrides=_COMPACT
@@ -54,6 +55,7 @@ class Grammars:
 
     def __init__(self, tokenizer: TextTokenizer, *, stop_ids: Sequence[int], width: int) -> None:
         """`width` is how many logits the model gives. Raises ConfigError for a tokenizer that cannot be read."""
+        llguidance = _library()
         try:
             self._tokenizer = llguidance.LLTokenizer(
                 tokenizer.backend_json,
@@ -73,8 +75,9 @@ class Grammars:
 class Guide:
     """How far a reply has come in its grammar."""
 
-    def __init__(self, tokenizer: llguidance.LLTokenizer, grammar: str) -> None:
-        self._matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
+    def __init__(self, tokenizer: Any, grammar: str) -> None:
+        """`tokenizer` is llguidance's own."""
+        self._matcher = _library().LLMatcher(tokenizer, grammar, log_level=0)
         if self._matcher.is_error():
             raise ConfigError(
                 f"the schema cannot be used: {_first_line(self._matcher.get_error())}"
@@ -94,6 +97,17 @@ class Guide:
     def is_over(self) -> bool:
         """Whether nothing may follow."""
         return bool(self._matcher.is_stopped())
+
+
+def _library() -> Any:
+    """llguidance, which only replies of a given form need. Raises EnvironmentFault where it is not installed."""
+    try:
+        return importlib.import_module("llguidance")
+    except ModuleNotFoundError as error:
+        raise EnvironmentFault(
+            "replies of a given form need the package llguidance, which is not installed",
+            remedy="pip install 'hone[service]'",
+        ) from error
 
 
 def _first_line(error: object) -> str:

@@ -125,6 +125,16 @@ class Foreign:
             if self.said(key):
                 self.put(name, self.take(key, settings()[name].annotation), key)
 
+    def read_tables(
+        self, same: Mapping[str, str], idle: Mapping[str, str], refused: Mapping[str, Refusal]
+    ) -> None:
+        """Go through a language's tables: keys that are settings of ours, that have no object here, that are refused."""
+        self.map(same)
+        for key, reason in idle.items():
+            self.idle(key, reason)
+        for key, refusal in refused.items():
+            self.refuse(key, refusal)
+
     def idle(self, key: str, reason: str, *, unless: tuple[object, ...] = _OFF) -> None:
         """Tell that a key has no object here, unless it asks for nothing."""
         if self._value(key) not in unless:

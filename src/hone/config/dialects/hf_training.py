@@ -162,11 +162,7 @@ class Defaults:
 
 def read_training(theirs: Foreign, defaults: Defaults, *, held_out: bool) -> None:
     """Take every key of TrainingArguments. `held_out`: whether the file names held-out rows."""
-    theirs.map(SETTINGS)
-    for key, reason in IDLE.items():
-        theirs.idle(key, reason)
-    for key, refusal in REFUSED.items():
-        theirs.refuse(key, refusal)
+    theirs.read_tables(SETTINGS, IDLE, REFUSED)
     theirs.put(
         "train.learning_rate",
         theirs.number("learning_rate", defaults.learning_rate),

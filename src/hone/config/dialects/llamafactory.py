@@ -50,11 +50,7 @@ def read(nodes: Mapping[str, Node], file: str, environment: Mapping[str, str]) -
     theirs = Foreign(LANGUAGE, nodes, file, KEYS)
     merges = theirs.said("export_dir") and not theirs.said("stage")
     stage = _stage(theirs, merges=merges)
-    theirs.map(SETTINGS)
-    for key, reason in IDLE.items():
-        theirs.idle(key, reason)
-    for key, refusal in REFUSED.items():
-        theirs.refuse(key, refusal)
+    theirs.read_tables(SETTINGS, IDLE, REFUSED)
     _read_model(theirs)
     _read_method(theirs)
     _read_rows(theirs, stage, needed=not merges)

@@ -119,11 +119,7 @@ def read(nodes: Mapping[str, Node], file: str, environment: Mapping[str, str]) -
     """What a file of SFT-Play comes to. `nodes` are its leaves by dotted name."""
     del environment
     theirs = Foreign(LANGUAGE, nodes, file, KEYS)
-    theirs.map(SETTINGS)
-    for key, reason in IDLE.items():
-        theirs.idle(key, reason)
-    for key, refusal in REFUSED.items():
-        theirs.refuse(key, refusal)
+    theirs.read_tables(SETTINGS, IDLE, REFUSED)
     _read_model(theirs)
     _read_tuning(theirs)
     held_out = _read_rows(theirs)
